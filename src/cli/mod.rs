@@ -1,0 +1,5 @@
+//! Words in, words out.
+/// Runs the command line.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

@@ -1,0 +1,116 @@
+//! What a mount is asked to be: plain values, already parsed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::idmap::IdExtent;
+
+/// One lower layer as the user named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowerArg {
+    /// Where the layer's tree stands.
+    pub path: PathBuf,
+    /// Given after `::`: never merged, only the data of metacopy files is found in it.
+    pub data_only: bool,
+}
+
+/// `xattr_permissions=`: owner, mode and type kept in an xattr of a plain file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XattrPermissions {
+    /// `=1`: `security.fuseoverlayfs.override_stat`.
+    Security,
+    /// `=2`: `user.containers.override_stat`.
+    User,
+}
+
+/// `redirect_dir=`: what a rename of a directory that has lower layers does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RedirectDir {
+    /// A redirect xattr where the kernel would read it (trusted.*), else the
+    /// subtree is copied up first. Never EXDEV.
+    #[default]
+    Auto,
+    /// A redirect xattr always.
+    On,
+    /// Redirects are followed, none is made: rename of such a directory is EXDEV.
+    Follow,
+    /// Redirects are neither followed nor made.
+    NoFollow,
+}
+
+/// `xino=`: whether inode numbers of several filesystems are composed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Xino {
+    /// Numbers are the layers' own where one filesystem holds them all.
+    Off,
+    /// Composed where it fits.
+    #[default]
+    Auto,
+    /// Composed; a warning where it does not fit.
+    On,
+}
+
+/// How durable the upper layer is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// fsync(2) means fsync, copy-up is synced before it is published.
+    #[default]
+    Full,
+    /// `volatile`, `fsync=0`: no sync at all, not even at the end.
+    Volatile,
+}
+
+/// Everything the engine needs to know before it opens the layers.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Lower layers, uppermost first.
+    pub lowers: Vec<LowerArg>,
+    /// The writable layer; `None` means a read-only mount.
+    pub upper: Option<PathBuf>,
+    /// The work directory, on the upper's filesystem.
+    pub work: Option<PathBuf>,
+    /// `uidmapping=`: disk id → shown id.
+    pub uid_map: Vec<IdExtent>,
+    /// `gidmapping=`: disk id → shown id.
+    pub gid_map: Vec<IdExtent>,
+    /// `squash_to_uid=`, or `squash_to_root` (0): every owner is shown as this.
+    pub squash_uid: Option<u32>,
+    /// `squash_to_gid=`, or `squash_to_root` (0).
+    pub squash_gid: Option<u32>,
+    /// `xattr_permissions=`.
+    pub xattr_permissions: Option<XattrPermissions>,
+    /// `static_nlink`: every directory has one link.
+    pub static_nlink: bool,
+    /// `noacl`: POSIX ACLs are neither enforced nor shown.
+    pub no_acl: bool,
+    /// `volatile`, `fsync=0`.
+    pub durability: Durability,
+    /// `timeout=` (seconds, fractions allowed): how long the kernel may keep
+    /// names and attributes; `None` means for ever.
+    pub timeout: Option<Duration>,
+    /// `writeback`: the kernel collects writes.
+    pub writeback: bool,
+    /// `threaded=0` or `max_threads=N`: event loops; `None` lets us choose.
+    pub threads: Option<usize>,
+    /// `xino=`.
+    pub xino: Xino,
+    /// `ino32_t`: every inode number fits 32 bits.
+    pub ino32: bool,
+    /// `redirect_dir=`.
+    pub redirect_dir: RedirectDir,
+    /// `metacopy=on`: chown, chmod and such copy no data.
+    pub metacopy: bool,
+    /// `index=off` switches the hard-link index off; `None` means on where it works.
+    pub index: Option<bool>,
+    /// `userxattr`: `user.overlay.*` even where `trusted.overlay.*` would work.
+    pub userxattr: bool,
+    /// `ro`: read-only although an upper is given.
+    pub read_only: bool,
+    /// `submounts=follow`: mounts below a lower's root are shown; default: their
+    /// mount points are empty directories.
+    pub follow_submounts: bool,
+    /// `fd_cache=N`: descriptors the engine may keep open; `None`: from RLIMIT_NOFILE.
+    pub fd_cache: Option<usize>,
+    /// `dir_cache=N`: entries of merged listings kept; `None`: 2,000,000.
+    pub dir_cache: Option<usize>,
+}
