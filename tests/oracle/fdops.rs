@@ -4,14 +4,15 @@ use std::os::fd::RawFd;
 
 use super::ops::Op;
 use super::world::{describe, fstat, timespec, value, xattr_args};
-use crate::support::raw::ret;
+use crate::support::Kind;
+use crate::support::raw::{c, ret};
 
 type Seen = Result<String, i32>;
 
 const KEEP: u32 = u32::MAX;
 
 /// Does `op` on `fd`, whose inode number at open was `ino`.
-pub fn run(fd: RawFd, op: &Op, ino: u64) -> Seen {
+pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
     match op {
         Op::Write { at, data, .. } => {
             let bytes = data.bytes();
@@ -69,7 +70,7 @@ pub fn run(fd: RawFd, op: &Op, ino: u64) -> Seen {
         Op::Getdents { .. } => {
             // SAFETY: plain numbers.
             ret(unsafe { libc::lseek(fd, 0, libc::SEEK_SET) })?;
-            getdents(fd).map(|names| names.join(" "))
+            getdents(fd, kind).map(|names| names.join(" "))
         }
         op => unreachable!("{op:?} is not done on a descriptor"),
     }
@@ -92,7 +93,7 @@ pub fn summary(bytes: &[u8]) -> String {
 }
 
 /// The entries from the descriptor's position on, sorted, each with its type; `.` and `..` must come once.
-pub fn getdents(fd: RawFd) -> Result<Vec<String>, i32> {
+pub fn getdents(fd: RawFd, kind: Kind) -> Result<Vec<String>, i32> {
     let mut names = Vec::new();
     let mut buffer = vec![0u8; 32768];
     loop {
@@ -107,12 +108,28 @@ pub fn getdents(fd: RawFd) -> Result<Vec<String>, i32> {
         while rest.len() > 19 {
             let length = u16::from_le_bytes([rest[16], rest[17]]) as usize;
             let name = rest[19..length].split(|&b| b == 0).next().unwrap_or_default();
-            names.push(format!("{}:{}", name.escape_ascii(), rest[18]));
+            if !stray_whiteout(fd, name, rest[18], kind) {
+                names.push(format!("{}:{}", name.escape_ascii(), rest[18]));
+            }
             rest = &rest[length..];
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// True for a whiteout that the kernel lists: it does, in a directory that only one lower has, and then denies it.
+/// A caller who may list but not search cannot tell, so there devices are left out on both sides.
+fn stray_whiteout(dir: RawFd, name: &[u8], d_type: u8, kind: Kind) -> bool {
+    if d_type != libc::DT_CHR {
+        return false;
+    }
+    // SAFETY: stat is plain numbers, valid as zeroes; a NUL-terminated name.
+    let found = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        ret(libc::fstatat(dir, c(name).as_ptr(), &mut stat, libc::AT_SYMLINK_NOFOLLOW))
+    };
+    found == Err(libc::EACCES) || (found == Err(libc::ENOENT) && kind == Kind::Kernel)
 }
 
 /// A mapping read and written through `process_vm_*`: a failed page is then EFAULT, not a SIGBUS that ends the run.

@@ -10,8 +10,8 @@ use proptest::strategy::Union;
 
 use super::ops::{Case, Data, Item, Op, Path, Step, Then, Thing, Value, When, Who};
 
-const DIRS: &[&[u8]] = &[b"d", b"e", b"g"];
-const LEAVES: &[&[u8]] = &[b"f", b"h", b"k", b"f", b"h", b"d", b"e", b"g", b"new", b"n\xff \n"];
+const DIRS: &[&[u8]] = &[b"d", b"e"];
+const LEAVES: &[&[u8]] = &[b"f", b"h", b"f", b"h", b"k", b"d", b"e", b"n\xff \n"];
 /// 255 bytes, the longest there is, and one byte more.
 const LONG: &[u8] = &[b'L'; 255];
 const TOO_LONG: &[u8] = &[b'T'; 256];
@@ -28,18 +28,18 @@ pub struct Scope {
 fn dir_path() -> BoxedStrategy<Path> {
     let parts = prop_oneof![
         1 => vec(select(DIRS), 0..=0),
-        6 => vec(select(DIRS), 1),
+        8 => vec(select(DIRS), 1),
         5 => vec(select(DIRS), 2),
-        2 => vec(select(DIRS), 3),
+        1 => vec(select(DIRS), 3),
     ];
     parts.prop_map(Path).boxed()
 }
 
 fn path() -> BoxedStrategy<Path> {
-    let leaf = prop_oneof![40 => select(LEAVES), 1 => Just(LONG), 1 => Just(TOO_LONG)];
+    let leaf = prop_oneof![60 => select(LEAVES), 1 => Just(LONG), 1 => Just(TOO_LONG)];
     let parents = prop_oneof![
-        4 => vec(select(DIRS), 0..=0),
-        6 => vec(select(DIRS), 1),
+        10 => vec(select(DIRS), 0..=0),
+        10 => vec(select(DIRS), 1),
         4 => vec(select(DIRS), 2),
         1 => vec(select(DIRS), 3),
         1 => vec(select(LEAVES), 1..=2),
@@ -48,7 +48,7 @@ fn path() -> BoxedStrategy<Path> {
         parts.push(leaf);
         Path(parts)
     });
-    prop_oneof![20 => deep, 5 => dir_path()].boxed()
+    prop_oneof![20 => deep, 4 => dir_path()].boxed()
 }
 
 fn data() -> impl Strategy<Value = Data> {
@@ -111,7 +111,7 @@ fn xattr_name() -> impl Strategy<Value = &'static str> {
 }
 
 fn slot() -> std::ops::Range<usize> {
-    0..4
+    0..super::world::SLOTS
 }
 
 fn offset() -> impl Strategy<Value = u32> {
@@ -123,8 +123,8 @@ fn open_flags() -> impl Strategy<Value = i32> {
     prop_oneof![
         6 => Just(O_RDONLY),
         6 => Just(O_RDWR),
-        3 => Just(O_WRONLY),
-        4 => Just(O_RDWR | O_CREAT),
+        2 => Just(O_WRONLY),
+        8 => Just(O_RDWR | O_CREAT),
         3 => Just(O_RDWR | O_CREAT | O_EXCL),
         2 => Just(O_WRONLY | O_CREAT | O_TRUNC),
         2 => Just(O_RDWR | O_TRUNC),
@@ -147,7 +147,7 @@ fn write_flags() -> impl Strategy<Value = i32> {
 fn fd_op() -> BoxedStrategy<Op> {
     use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
     prop_oneof![
-        3 => slot().prop_map(|slot| Op::Close { slot }),
+        1 => slot().prop_map(|slot| Op::Close { slot }),
         6 => (slot(), proptest::option::weighted(0.8, offset()), data()).prop_map(|(slot, at, data)| Op::Write { slot, at, data }),
         5 => (slot(), offset(), 1..30_000u32).prop_map(|(slot, at, len)| Op::Read { slot, at, len }),
         3 => (slot(), offset()).prop_map(|(slot, len)| Op::Ftruncate { slot, len }),
@@ -177,7 +177,7 @@ fn name_op() -> BoxedStrategy<Op> {
     let special = select(&[(libc::S_IFIFO | 0o644, (0, 0)), (libc::S_IFSOCK | 0o777, (0, 0)), (libc::S_IFCHR | 0o666, (1, 3)),
                            (libc::S_IFBLK | 0o600, (7, 99)), (libc::S_IFREG | 0o640, (0, 0)), (libc::S_IFCHR | 0o600, (0, 0))][..]);
     prop_oneof![
-        7 => (path(), open_flags(), mode(), slot()).prop_map(|(path, flags, mode, slot)| Op::Open { path, flags, mode, slot }),
+        12 => (path(), open_flags(), mode(), slot()).prop_map(|(path, flags, mode, slot)| Op::Open { path, flags, mode, slot }),
         5 => (path(), write_flags(), data()).prop_map(|(path, flags, data)| Op::WriteFile { path, flags, data }),
         2 => (path(), data()).prop_map(|(path, data)| Op::Replace { path, data }),
         6 => (dir_path(), dir_mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
@@ -219,7 +219,7 @@ fn object_op() -> BoxedStrategy<Op> {
 
 fn step(scope: Scope) -> BoxedStrategy<Step> {
     let who = if scope.users {
-        prop_oneof![6 => Just(Who::Root), 2 => Just(Who::User(1000)), 1 => Just(Who::User(1001)), 1 => Just(Who::Grouped)].boxed()
+        prop_oneof![8 => Just(Who::Root), 2 => Just(Who::User(1000)), 1 => Just(Who::User(1001)), 1 => Just(Who::Grouped)].boxed()
     } else {
         Just(Who::Root).boxed()
     };
@@ -250,8 +250,38 @@ fn item() -> impl Strategy<Value = Item> {
 
 /// A whole case.
 pub fn case(scope: Scope) -> BoxedStrategy<Case> {
-    let layers = vec(vec(item(), 0..25), 1..=4);
+    // Directories to work in come first: else most paths lead nowhere.
+    const GROUND: &[&[&[u8]]] = &[&[b"d"], &[b"e"], &[b"d", b"d"], &[b"d", b"e"], &[b"e", b"d"]];
+    let ground = (0..=GROUND.len()).prop_map(|n| {
+        let dir = |path: &&[&'static [u8]]| Item {
+            path: Path(path.to_vec()),
+            thing: Thing::Dir,
+            mode: 0o777,
+            owner: 0,
+            xattr: None,
+        };
+        GROUND[..n].iter().map(dir).collect::<Vec<_>>()
+    });
+    let layer = (ground, vec(item(), 0..25)).prop_map(|(mut ground, items)| { ground.extend(items); ground });
+    let layers = vec(layer, 1..=4);
     let then = prop_oneof![4 => Just(Then::GoOn), 2 => Just(Then::Remount), 1 => Just(Then::PushOwn), 1 => Just(Then::PushReference)];
-    let batches = vec((vec(step(scope), 1..=(scope.steps / 4).max(1)), then), 1..=6);
+    // Each batch opens something first: operations on empty slots teach nothing.
+    let opened = (path(), open_flags()).prop_map(|(path, flags)| {
+        let op = Op::Open { path, flags, mode: 0o666, slot: 0 };
+        Step { who: Who::Root, umask: 0o022, at: None, op }
+    });
+    let opens = vec(opened, super::world::SLOTS).prop_map(|mut opens| {
+        for (i, step) in opens.iter_mut().enumerate() {
+            if let Op::Open { slot, .. } = &mut step.op {
+                *slot = i;
+            }
+        }
+        opens
+    });
+    let batch = (opens, vec(step(scope), 1..=(scope.steps / 2).max(2))).prop_map(|(mut all, steps)| {
+        all.extend(steps);
+        all
+    });
+    let batches = vec((batch, then), 1..=4);
     (layers, batches).prop_map(|(layers, batches)| Case { layers, batches }).boxed()
 }

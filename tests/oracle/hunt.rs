@@ -67,7 +67,10 @@ fn cases(setup: Setup, share: f64) {
     }
     let cases = number - only.unwrap_or(0);
     eprintln!("oracle {}: {cases} cases in {:.0?}, {tally:?}", setup.name, start.elapsed());
-    assert!(found.is_empty(), "classes of failures, and how often: {found:#?}");
+    if found.values().sum::<u64>() > 0 {
+        eprintln!("oracle {}: failed cases by class: {found:#?}", setup.name);
+    }
+    assert!(found.is_empty(), "{} classes of failures", found.len());
     // A run that compared nothing must not count as one that found nothing.
     assert!(only.is_some() || tally.succeeded > 100, "hardly anything was run: {tally:?}");
 }

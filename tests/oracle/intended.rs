@@ -35,7 +35,7 @@ pub const INTENDED: &[Intended] = &[Intended {
     covers: |d| matches!(d.step.op, Op::Tmpfile { .. }) && d.expected.errno == 0 && d.actual.errno == libc::EOPNOTSUPP,
 }];
 
-/// The name of the intended difference that covers this one.
-pub fn intended(difference: &Difference<'_>) -> Option<&'static str> {
-    INTENDED.iter().find(|i| (i.covers)(difference)).map(|i| i.name)
+/// The intended difference that covers this one.
+pub fn intended(difference: &Difference<'_>) -> Option<&'static Intended> {
+    INTENDED.iter().find(|i| (i.covers)(difference))
 }

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 use super::fdops::{getdents, summary};
 use super::ops::Op;
 use super::world::{describe, rename, timespec, value, xattr_args};
+use crate::support::Kind;
 use crate::support::raw::{self, Ret, c, ret};
 
 type Seen = Result<String, i32>;
@@ -18,7 +19,7 @@ fn nofollow(follow: bool) -> i32 {
 }
 
 /// Does `op`.
-pub fn run(op: &Op) -> Seen {
+pub fn run(op: &Op, kind: Kind) -> Seen {
     match op {
         Op::WriteFile { path, flags, data } => write_file(&c(path.bytes()), *flags, &data.bytes()),
         Op::ReadFile { path } => read_file(&c(path.bytes())),
@@ -50,7 +51,7 @@ pub fn run(op: &Op) -> Seen {
             value(ret(unsafe { libc::utimensat(HERE, c(path.bytes()).as_ptr(), times.as_ptr(), nofollow(*follow)) }))
         }
         Op::Readdir { path } => with_open(&c(path.bytes()), libc::O_RDONLY | libc::O_DIRECTORY, |fd| {
-            getdents(fd).map(|names| names.join(" "))
+            getdents(fd, kind).map(|names| names.join(" "))
         }),
         Op::Stat { path, follow } => stat(&c(path.bytes()), *follow),
         Op::Readlink { path } => readlink(&c(path.bytes())),

@@ -5,14 +5,15 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::ops::{Op, Step, When, Who};
 use super::stack::value_bytes;
+use crate::support::Kind;
 use crate::support::raw::{self, Ret, c, ret};
 
 /// Slots per world.
-pub const SLOTS: usize = 4;
+pub const SLOTS: usize = 3;
 
 /// What an operation gave: an errno (0 for none) and what could be seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +48,7 @@ struct Slot {
 pub struct World {
     root: RawFd,
     slots: [Option<Slot>; SLOTS],
-    /// The mount's root, for messages.
-    pub path: PathBuf,
+    kind: Kind,
 }
 
 /// Gives this thread an umask and a working directory of its own.
@@ -59,11 +59,11 @@ pub fn own_thread_state() {
 
 impl World {
     /// Opens the tree at `path`.
-    pub fn new(path: PathBuf) -> Self {
+    pub fn new(path: &Path, kind: Kind) -> Self {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
         let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        Self { root, slots: [None; SLOTS], path }
+        Self { root, slots: [None; SLOTS], kind }
     }
 
     /// Does one step.
@@ -134,9 +134,9 @@ impl World {
             op => match slot_of(op) {
                 Some(slot) => {
                     let fd = self.fd(slot)?;
-                    super::fdops::run(fd, op, self.slots[slot].map_or(0, |s| s.ino))
+                    super::fdops::run(fd, op, self.slots[slot].map_or(0, |s| s.ino), self.kind)
                 }
-                None => super::pathops::run(op),
+                None => super::pathops::run(op, self.kind),
             },
         }
     }
