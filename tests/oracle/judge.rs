@@ -242,7 +242,7 @@ fn same(a: &Snapshot, b: &Snapshot, who: &str, when: &str) -> Result<(), Failure
     // The kind of the first difference, without names and numbers.
     let kind = first.trim_start_matches("first tree: ").trim_start_matches("second tree: ");
     let kind = kind.split_once(": ").map_or(kind, |(_, what)| what);
-    let kind = kind.split_whitespace().take(2).filter(|w| !w.starts_with(|c: char| c.is_ascii_digit()));
+    let kind = kind.split_whitespace().take(2).filter(|w| !w.contains(|c: char| c.is_ascii_digit()));
     Err(Failure {
         class: format!("tree, {who}: {}", kind.collect::<Vec<_>>().join(" ")),
         text: format!("trees differ {when}: {who}\n  {}", lines.join("\n  ")),

@@ -163,11 +163,20 @@ impl Drop for Mount {
 pub fn acetate_command(options: &str, point: &Path) -> Command {
     let bin = acetate_bin();
     let mut command = Command::new(&bin);
-    if bin.file_name().is_none_or(|name| name != "fuse-overlayfs") {
-        command.arg("mount");
+    if is_peer(&bin) {
+        // It knows no redirects, index or metacopy, and refuses to start with the first.
+        let ours = ["redirect_dir=", "index=", "metacopy="];
+        let words: Vec<_> = options.split(',').filter(|w| !ours.iter().any(|o| w.starts_with(o))).collect();
+        command.args(["-f", "-o", &words.join(",")]).arg(point);
+    } else {
+        command.args(["mount", "-f", "-o", options]).arg(point);
     }
-    command.args(["-f", "-o", options]).arg(point);
     command
+}
+
+/// True if the program under test is one of the peers, tried for comparison.
+pub fn is_peer(bin: &Path) -> bool {
+    bin.file_name().is_some_and(|name| name == "fuse-overlayfs")
 }
 
 /// The program under test.
