@@ -21,6 +21,8 @@ const TOO_LONG: &[u8] = &[b'T'; 256];
 pub struct Scope {
     /// Several users (needs more than one mapped id).
     pub users: bool,
+    /// Hard links in lowers (their count includes names that the merged tree does not show).
+    pub links: bool,
     /// Steps in a case.
     pub steps: usize,
 }
@@ -229,13 +231,13 @@ fn step(scope: Scope) -> BoxedStrategy<Step> {
     (who, umask, at, op).prop_map(|(who, umask, at, op)| Step { who, umask, at, op }).boxed()
 }
 
-fn item() -> impl Strategy<Value = Item> {
+fn item(scope: Scope) -> impl Strategy<Value = Item> {
     let thing = prop_oneof![
         8 => (data(), proptest::bool::weighted(0.1)).prop_map(|(data, hole)| Thing::File { data, hole }),
         2 => path().prop_map(Thing::Symlink),
         1 => Just(Thing::Fifo),
         1 => Just(Thing::Device),
-        4 => path().prop_map(Thing::Link),
+        if scope.links { 4 } else { 0 } => path().prop_map(Thing::Link),
         3 => Just(Thing::Whiteout),
     ];
     let directory = prop_oneof![5 => Just(Thing::Dir), 1 => Just(Thing::Opaque)];
@@ -262,7 +264,7 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
         };
         GROUND[..n].iter().map(dir).collect::<Vec<_>>()
     });
-    let layer = (ground, vec(item(), 0..25)).prop_map(|(mut ground, items)| { ground.extend(items); ground });
+    let layer = (ground, vec(item(scope), 0..25)).prop_map(|(mut ground, items)| { ground.extend(items); ground });
     let layers = vec(layer, 1..=4);
     let then = prop_oneof![4 => Just(Then::GoOn), 2 => Just(Then::Remount), 1 => Just(Then::PushOwn), 1 => Just(Then::PushReference)];
     // Each batch opens something first: operations on empty slots teach nothing.

@@ -11,7 +11,7 @@ use super::generate::{Scope, case};
 use super::judge::{Failure, Setup, Tally, run_case};
 use super::ops::Case;
 use super::{watchdog, world};
-use crate::support::Base;
+use crate::support::{Base, Kind};
 
 /// How long a failing case may be shrunk.
 const SHRINKING: Duration = Duration::from_secs(20);
@@ -44,7 +44,8 @@ fn cases(setup: Setup, share: f64) {
     });
     let only = number("ORACLE_CASE");
     let seconds = number("ORACLE_SECONDS").unwrap_or(20) as f64 * share;
-    let scope = Scope { users: setup.users, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
+    let links = setup.reference.0 != Kind::Plain;
+    let scope = Scope { users: setup.users, links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
     eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);
     let strategy = case(scope);

@@ -5,13 +5,16 @@
 
 use super::ops::{Op, Step};
 use super::world::Outcome;
+use crate::support::Kind;
 
 /// A step that gave two outcomes.
 #[derive(Debug)]
 pub struct Difference<'a> {
     /// The step.
     pub step: &'a Step,
-    /// What the reference (kernel overlayfs) gave.
+    /// Who the reference is.
+    pub reference: Kind,
+    /// What the reference gave.
     pub expected: &'a Outcome,
     /// What the subject gave.
     pub actual: &'a Outcome,
@@ -29,11 +32,51 @@ pub struct Intended {
 }
 
 /// All of them.
-pub const INTENDED: &[Intended] = &[Intended {
-    name: "no-tmpfile",
-    reason: "fuser does not hand on FUSE_TMPFILE, so open(O_TMPFILE) is EOPNOTSUPP; programs fall back to a name",
-    covers: |d| matches!(d.step.op, Op::Tmpfile { .. }) && d.expected.errno == 0 && d.actual.errno == libc::EOPNOTSUPP,
-}];
+pub const INTENDED: &[Intended] = &[
+    Intended {
+        name: "no-tmpfile",
+        reason: "fuser does not hand on FUSE_TMPFILE, so open(O_TMPFILE) is EOPNOTSUPP; programs fall back to a name",
+        covers: |d| {
+            matches!(d.step.op, Op::Tmpfile { .. }) && d.expected.errno == 0 && d.actual.errno == libc::EOPNOTSUPP
+        },
+    },
+    Intended {
+        name: "plain-tmpfs-removes-absent-acls",
+        reason: "tmpfs says 0 to the removal of an ACL that is not there, overlayfs and ext4 say ENODATA",
+        covers: |d| {
+            d.reference == Kind::Plain
+                && matches!(d.step.op, Op::Removexattr { name, .. } if name.starts_with("system.posix_acl"))
+                && d.expected.errno == 0
+                && d.actual.errno == libc::ENODATA
+        },
+    },
+    Intended {
+        name: "plain-directories-seek",
+        reason: "SEEK_DATA, SEEK_HOLE and SEEK_END on a directory are the file system's own affair; overlayfs and FUSE refuse",
+        covers: |d| {
+            d.reference == Kind::Plain
+                && matches!(d.step.op, Op::Seek { .. })
+                && d.expected.errno == 0
+                && d.actual.errno == libc::EINVAL
+        },
+    },
+];
+
+/// Steps that are not run on the subject (nor, for [`Kind::Plain`], on the reference), by name.
+///
+/// * `directory-rename-in-userns`: kernel overlayfs refuses (EXDEV) what would need a redirect it does not follow;
+///   acetate copies the subtree up and renames. That acetate does it right is compared with a plain directory.
+/// * `whiteouts-are-for-overlays`: RENAME_WHITEOUT and mknod of a whiteout work on a plain directory and must not
+///   on an overlay.
+pub fn left_out(step: &Step, reference: Kind) -> Option<&'static str> {
+    match (&step.op, reference) {
+        (Op::Rename { flags, .. }, Kind::Plain) if flags & libc::RENAME_WHITEOUT != 0 => Some("whiteouts-are-for-overlays"),
+        (Op::Mknod { mode, rdev: (0, 0), .. }, Kind::Plain) if mode & libc::S_IFMT == libc::S_IFCHR => {
+            Some("whiteouts-are-for-overlays")
+        }
+        _ => None,
+    }
+}
 
 /// The intended difference that covers this one.
 pub fn intended(difference: &Difference<'_>) -> Option<&'static Intended> {

@@ -32,6 +32,7 @@ mod watchdog;
 mod world;
 
 use judge::Setup;
+use support::host::require_userns;
 use support::{Kind, require_fuse, require_kernel_overlay, require_root};
 
 const TRUSTED: &str = "trusted.overlay.";
@@ -90,5 +91,95 @@ fn acetate_does_what_the_kernel_does_with_metacopy() {
             cross: true,
         },
         1.0,
+    );
+}
+
+const USERXATTR: Setup = Setup {
+    name: "userns",
+    reference: (Kind::Kernel, "userxattr"),
+    subject: (Kind::Acetate, "userxattr"),
+    marks: "user.overlay.",
+    users: false,
+    cross: true,
+};
+
+/// Runs the named test again as root of a new user namespace; true if this is already that run.
+fn inside_userns(test: &str) -> bool {
+    if std::env::var_os("ORACLE_INSIDE").is_some() {
+        return true;
+    }
+    if require_userns() {
+        let status = std::process::Command::new("unshare")
+            .args(["-Urm", "--"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env("ORACLE_INSIDE", "1")
+            .status()
+            .unwrap();
+        assert!(status.success(), "inside the user namespace: {status}");
+    }
+    false
+}
+
+#[test]
+fn acetate_in_a_user_namespace_does_what_the_kernel_does() {
+    if inside_userns("acetate_in_a_user_namespace_does_what_the_kernel_does")
+        && require_fuse()
+        && require_kernel_overlay()
+    {
+        hunt::run(USERXATTR, 0.7);
+    }
+}
+
+/// Directory renames above all, which the kernel refuses there.
+#[test]
+fn acetate_in_a_user_namespace_does_what_a_plain_directory_does() {
+    if inside_userns("acetate_in_a_user_namespace_does_what_a_plain_directory_does")
+        && require_fuse()
+        && require_kernel_overlay()
+    {
+        hunt::run(
+            Setup { name: "userns-plain", reference: (Kind::Plain, "userxattr"), cross: false, ..USERXATTR },
+            0.7,
+        );
+    }
+}
+
+/// Root against a plain directory: what kernel overlayfs itself gets wrong must not be taken over.
+#[test]
+fn acetate_does_what_a_plain_directory_does() {
+    if !(require_root() && require_fuse() && require_kernel_overlay()) {
+        return;
+    }
+    hunt::run(
+        Setup {
+            name: "root-plain",
+            reference: (Kind::Plain, ""),
+            subject: (Kind::Acetate, REDIRECT),
+            marks: TRUSTED,
+            users: true,
+            cross: false,
+        },
+        0.5,
+    );
+}
+
+/// The kernel against a plain directory, to know what the comparison with one is worth.
+#[test]
+#[ignore = "about the kernel, not about acetate"]
+fn the_kernel_does_what_a_plain_directory_does() {
+    if !(require_root() && require_kernel_overlay()) {
+        return;
+    }
+    hunt::run(
+        Setup {
+            name: "kernel-plain",
+            reference: (Kind::Plain, ""),
+            subject: (Kind::Kernel, REDIRECT),
+            marks: TRUSTED,
+            users: true,
+            cross: false,
+        },
+        0.5,
     );
 }

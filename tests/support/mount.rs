@@ -19,6 +19,8 @@ pub enum Kind {
     Acetate,
     /// Kernel overlayfs.
     Kernel,
+    /// Nobody: the mountpoint is a plain directory with a copy of what the lowers show.
+    Plain,
 }
 
 /// A mounted overlay; dropping it unmounts and waits for the daemon to end.
@@ -91,12 +93,38 @@ impl Mount {
         Ok(Self { point: layers.merged.clone(), kind: Kind::Kernel, daemon: None, mounted: true })
     }
 
-    /// Mounts `layers` with either.
-    pub fn with(kind: Kind, layers: &Layers, extra: &str) -> Self {
-        match kind {
-            Kind::Acetate => Self::acetate(layers, extra),
-            Kind::Kernel => Self::kernel(layers, extra),
+    /// Copies what the lowers show into the mountpoint, the first time; nothing is mounted. What an ordinary file
+    /// system does is the reference where kernel overlayfs refuses.
+    pub fn try_plain(layers: &Layers, extra: &str) -> io::Result<Self> {
+        let plain = Self { point: layers.merged.clone(), kind: Kind::Plain, daemon: None, mounted: false };
+        // A note beside it, as the copy may have been emptied since.
+        let note = layers.root.join("plain");
+        if note.exists() {
+            return Ok(plain);
         }
+        std::fs::write(note, "")?;
+        let view = tempfile::tempdir_in(&layers.root)?;
+        let mut source = layers.borrowed();
+        source.merged = view.path().to_owned();
+        let mount = Self::try_kernel(&source, extra)?;
+        // Its exit status says nothing: the kernel lists some whiteouts that cp then cannot find.
+        Command::new("cp").arg("-aT").arg(view.path()).arg(&layers.merged).stderr(Stdio::null()).status()?;
+        mount.unmount();
+        Ok(plain)
+    }
+
+    /// Mounts `layers` with any of them; the failure as a value.
+    pub fn try_with(kind: Kind, layers: &Layers, extra: &str) -> io::Result<Self> {
+        match kind {
+            Kind::Acetate => Self::try_acetate(layers, extra),
+            Kind::Kernel => Self::try_kernel(layers, extra),
+            Kind::Plain => Self::try_plain(layers, extra),
+        }
+    }
+
+    /// Mounts `layers` with any of them.
+    pub fn with(kind: Kind, layers: &Layers, extra: &str) -> Self {
+        Self::try_with(kind, layers, extra).unwrap_or_else(|e| panic!("{kind:?} mount with {extra:?}: {e}"))
     }
 
     /// The daemon's process id (None for the kernel).
@@ -116,6 +144,9 @@ impl Mount {
 
     /// Unmounts, and panics if the mount was busy or its daemon did not end with success.
     pub fn unmount(mut self) {
+        if self.kind == Kind::Plain {
+            return;
+        }
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Err(e) = umount(&self.point, 0) {
             // EBUSY for a moment is normal: another process may just be walking through.
