@@ -66,6 +66,9 @@ pub const INTENDED: &[Intended] = &[
 ///
 /// * `directory-rename-in-userns`: kernel overlayfs refuses (EXDEV) what would need a redirect it does not follow;
 ///   acetate copies the subtree up and renames. That acetate does it right is compared with a plain directory.
+/// * `kernel-orphans` (decided by `World::would_hit_the_orphan_bug`): on 6.18 a change, through an open descriptor,
+///   of a removed directory, device or fifo of a lower is copied up over whatever has the name now. That acetate
+///   does it right is compared with a plain directory.
 /// * `whiteouts-are-for-overlays`: RENAME_WHITEOUT and mknod of a whiteout work on a plain directory and must not
 ///   on an overlay.
 pub fn left_out(step: &Step, reference: Kind) -> Option<&'static str> {

@@ -77,18 +77,28 @@ impl Mount {
     pub fn try_kernel(layers: &Layers, extra: &str) -> io::Result<Self> {
         let options = CString::new(join(layers, extra))?;
         let point = CString::new(layers.merged.as_os_str().as_bytes())?;
-        // SAFETY: four NUL-terminated strings that live until the call returns.
-        let rc = unsafe {
-            libc::mount(
-                c"overlay".as_ptr(),
-                point.as_ptr(),
-                c"overlay".as_ptr(),
-                0,
-                options.as_ptr().cast(),
-            )
-        };
-        if rc != 0 {
-            return Err(io::Error::last_os_error());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            // SAFETY: four NUL-terminated strings that live until the call returns.
+            let rc = unsafe {
+                libc::mount(
+                    c"overlay".as_ptr(),
+                    point.as_ptr(),
+                    c"overlay".as_ptr(),
+                    0,
+                    options.as_ptr().cast(),
+                )
+            };
+            let error = io::Error::last_os_error();
+            if rc == 0 {
+                break;
+            }
+            // Another process may have made a mount namespace, with a copy of the mount that we just took down:
+            // the kernel calls the upper busy until it is gone.
+            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(Self { point: layers.merged.clone(), kind: Kind::Kernel, daemon: None, mounted: true })
     }

@@ -92,6 +92,17 @@ impl Snapshot {
         self.objects.keys().map(String::as_str).collect()
     }
 
+    /// For a tree of kernel overlayfs (6.18), which has two faults that are not ours: it lists the whiteouts of a
+    /// directory that only one lower has (it hands on that directory's own readdir), then denies them; and in a
+    /// directory of the upper alone, `d_ino` of a copied-up object is not always its `st_ino`.
+    pub fn forgive_the_kernel(mut self) -> Self {
+        self.faults.retain(|fault| {
+            let stray = fault.ends_with("listed, but stat says No such file or directory (os error 2)");
+            !stray && !fault.contains(": d_ino ")
+        });
+        self
+    }
+
     /// Panics if the tree is wrong in itself.
     pub fn assert_sound(&self, what: &str) {
         assert!(self.faults.is_empty(), "{what}: {:#?}", self.faults);
