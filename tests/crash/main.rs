@@ -18,6 +18,8 @@
 mod fdops;
 #[path = "../oracle/generate.rs"]
 mod generate;
+#[path = "../oracle/moved.rs"]
+mod moved;
 #[path = "../oracle/ops.rs"]
 mod ops;
 #[path = "../oracle/pathops.rs"]
@@ -136,7 +138,7 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
     let theirs = ours.sibling(base);
     let mount = Mount::acetate(&ours, OPTIONS);
     let reference = Mount::kernel(&theirs, OPTIONS);
-    let mut worlds = (World::new(&mount.point, Kind::Acetate), World::new(&reference.point, Kind::Kernel));
+    let mut worlds = (World::new(&mount.point, Kind::Acetate, false), World::new(&reference.point, Kind::Kernel, false));
 
     let pid = mount.pid().unwrap() as i32;
     let killer = std::thread::spawn(move || {

@@ -186,7 +186,7 @@ fn name_op() -> BoxedStrategy<Op> {
         2 => (path(), dir_mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
         2 => (path(), special).prop_map(|(path, (mode, rdev))| Op::Mknod { path, mode, rdev }),
         2 => (path(), path()).prop_map(|(path, target)| Op::Symlink { path, target }),
-        4 => (path(), path(), any::<bool>()).prop_map(|(from, to, follow)| Op::Link { from, to, follow }),
+        6 => (path(), path(), any::<bool>()).prop_map(|(from, to, follow)| Op::Link { from, to, follow }),
         5 => path().prop_map(|path| Op::Unlink { path }),
         4 => dir_path().prop_map(|path| Op::Rmdir { path }),
         2 => dir_path().prop_map(|path| Op::RemoveTree { path }),
@@ -285,5 +285,6 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
         all
     });
     let batches = vec((batch, then), 1..=4);
-    (layers, batches).prop_map(|(layers, batches)| Case { layers, batches }).boxed()
+    let timed = proptest::bool::weighted(0.2);
+    (layers, batches, timed).prop_map(|(layers, batches, timed)| Case { layers, batches, timed }).boxed()
 }
