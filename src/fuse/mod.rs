@@ -1,1 +1,5 @@
 //! The adapter.
+pub mod adapter;
+pub mod attach;
+pub mod outside;
+pub mod session;

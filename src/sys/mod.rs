@@ -1,1 +1,6 @@
 //! The kernel.
+pub mod fusermount;
+pub mod mount;
+pub mod mountinfo;
+pub mod process;
+pub mod signal;
