@@ -3,10 +3,10 @@
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
-use crate::fuse::attach::reason;
 use crate::overlay::options::Options;
 use crate::overlay::setup::SetupError;
-use crate::sys::{mount, process};
+use crate::sys::mount::{self, reason};
+use crate::sys::process;
 
 /// Which part a directory plays, as the command line calls it.
 #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,7 @@ use crate::fuse::session;
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
 use crate::overlay::setup::SetupError;
-use crate::sys::mount::MountFlags;
+use crate::sys::mount::{MountFlags, reason};
 use crate::sys::process::{self, ByteWriter, Fork};
 use crate::sys::signal;
 
@@ -110,7 +110,7 @@ fn in_background(request: Request, report: &dyn Report) -> u8 {
         SetupError::new(
             format!(
                 "the serving process could not be started: {what}: {}",
-                attach::reason(e)
+                reason(e)
             ),
             "the limit of processes (ulimit -u) or of descriptors (ulimit -n) may be reached",
         )

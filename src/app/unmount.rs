@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use crate::fuse::attach::reason;
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
-use crate::sys::mount::{self, Detach, Errno};
+use crate::sys::mount::{self, Detach, Errno, reason};
 use crate::sys::mountinfo;
 
 /// Why a mount is still there.

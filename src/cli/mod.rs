@@ -48,10 +48,10 @@ pub fn main() -> ExitCode {
 
 fn own_main(words: &[OsString]) -> ExitCode {
     // Not through clap, which would take `-h`, `-V` and `--` for its own.
-    if let Some((first, rest)) = words.split_first() {
-        if first == "fuse-overlayfs" {
-            return compat_main(Dialect::FuseOverlayfs, rest);
-        }
+    if let Some((first, rest)) = words.split_first()
+        && first == "fuse-overlayfs"
+    {
+        return compat_main(Dialect::FuseOverlayfs, rest);
     }
     let name = std::iter::once(OsString::from("acetate"));
     match Acetate::try_parse_from(name.chain(words.iter().cloned())) {

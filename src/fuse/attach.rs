@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
-use crate::sys::mount::{self, Errno, MountFlags};
+use crate::sys::mount::{self, Errno, MountFlags, reason};
 use crate::sys::{mountinfo, process};
 
 use super::adapter::RootShape;
@@ -78,15 +78,6 @@ fn not_a_place(path: &Path, errno: Errno) -> SetupError {
             format!("the mount point {path} cannot be opened: {}", reason(errno)),
             "its parent directories must be searchable for you",
         ),
-    }
-}
-
-/// The system's words for an error, without the number.
-pub fn reason(errno: Errno) -> String {
-    let text = std::io::Error::from(errno).to_string();
-    match text.rfind(" (os error") {
-        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
-        None => text,
     }
 }
 
@@ -181,6 +172,9 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
     }
 }
 
+/// What to do where /dev/fuse is closed.
+const OPEN_TO_ALL: &str = "its mode should be 0666 (chmod 0666 /dev/fuse as root), and a container must be allowed to use it: --device /dev/fuse";
+
 fn no_device(errno: Errno) -> SetupError {
     match errno {
         Errno::NOENT => SetupError::new(
@@ -193,7 +187,7 @@ fn no_device(errno: Errno) -> SetupError {
         ),
         _ => SetupError::new(
             format!("/dev/fuse cannot be opened: {}", reason(errno)),
-            "its mode should be 0666 (chmod 0666 /dev/fuse as root), and a container must be allowed to use it: --device /dev/fuse",
+            OPEN_TO_ALL,
         ),
     }
 }
@@ -248,6 +242,8 @@ pub fn by_program(
 fn refused_by_program(place: &Place, why: &str) -> SetupError {
     let hint = if why.contains("no write access") || why.contains("not owned") {
         "an ordinary user can only mount on a directory that belongs to that user"
+    } else if why.contains("/dev/fuse") && why.contains("Permission denied") {
+        OPEN_TO_ALL
     } else if why.contains("/dev/fuse") {
         "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse"
     } else if why.contains("Operation not permitted") {

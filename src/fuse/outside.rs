@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
-use crate::sys::mount::{Detach, Errno};
+use crate::sys::mount::{Detach, Errno, reason};
 use crate::sys::process::{self, ByteReader, ByteWriter, Fork};
 
 /// The daemon's end of that process.
@@ -27,7 +27,7 @@ impl Outside {
             SetupError::new(
                 format!(
                     "the process that unmounts later could not be started: {what}: {}",
-                    super::attach::reason(e)
+                    reason(e)
                 ),
                 "the limit of processes (ulimit -u) or of descriptors (ulimit -n) may be reached",
             )

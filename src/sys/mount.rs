@@ -13,6 +13,15 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 /// statfs's f_type of a FUSE mount.
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
+/// The system's words for an error, without the number.
+pub fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.rfind(" (os error") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
 /// Opens /dev/fuse.
 pub fn open_fuse_device() -> Result<OwnedFd, Errno> {
     rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
