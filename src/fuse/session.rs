@@ -96,6 +96,7 @@ fn settle(shown: &Mutex<Shown>, shape: RootShape, prime: &PrimeHandle) -> Result
     shown.settle(shape)?;
     prime_mount(shown.path())?;
     prime.done();
+    tracing::info!("serving {}", shown.path().display());
     Ok(())
 }
 
