@@ -26,9 +26,25 @@ impl Part {
     }
 }
 
-/// Makes every path absolute (the daemon changes to `/`) and checks that the
-/// directories are there and belong together.
-pub fn resolve(options: &mut Options) -> Result<(), SetupError> {
+/// Makes every path absolute: the daemon changes to `/`.
+pub fn make_absolute(options: &mut Options) -> Result<(), SetupError> {
+    for_each_path(options, |part, path| {
+        *path = std::path::absolute(&*path).map_err(|e| {
+            SetupError::new(
+                format!(
+                    "{}={} cannot be made an absolute path: {e}",
+                    part.option(),
+                    path.display()
+                ),
+                "give an absolute path",
+            )
+        })?;
+        Ok(())
+    })
+}
+
+/// Checks that the directories are there and belong together.
+pub fn check(options: &mut Options) -> Result<(), SetupError> {
     if options.lowers.is_empty() {
         return Err(SetupError::new(
             "no lower layer is given",
@@ -56,19 +72,7 @@ pub fn resolve(options: &mut Options) -> Result<(), SetupError> {
             "give at least one layer to merge before the first `::`",
         ));
     }
-    for_each_path(options, |part, path| {
-        *path = std::path::absolute(&*path).map_err(|e| {
-            SetupError::new(
-                format!(
-                    "{}={} cannot be made an absolute path: {e}",
-                    part.option(),
-                    path.display()
-                ),
-                "give an absolute path",
-            )
-        })?;
-        hold(part, path).map(drop)
-    })
+    for_each_path(options, |part, path| hold(part, path).map(drop))
 }
 
 fn for_each_path(
@@ -223,14 +227,14 @@ mod tests {
     fn what_is_missing_is_named_with_its_option() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
-        let error = resolve(&mut options(&[folder.path(), &missing])).unwrap_err();
+        let error = check(&mut options(&[folder.path(), &missing])).unwrap_err();
         assert!(
             error.what.contains("lowerdir=") && error.what.contains("missing does not exist"),
             "{error}"
         );
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let error = resolve(&mut options(&[&file])).unwrap_err();
+        let error = check(&mut options(&[&file])).unwrap_err();
         assert!(error.what.ends_with("is not a directory"), "{error}");
     }
 
@@ -238,7 +242,7 @@ mod tests {
     fn upper_and_work_go_together() {
         let folder = tempfile::tempdir().unwrap();
         assert!(
-            resolve(&mut options(&[]))
+            check(&mut options(&[]))
                 .unwrap_err()
                 .what
                 .contains("no lower layer")
@@ -246,7 +250,7 @@ mod tests {
         let mut one = options(&[folder.path()]);
         one.upper = Some(folder.path().to_owned());
         assert!(
-            resolve(&mut one)
+            check(&mut one)
                 .unwrap_err()
                 .what
                 .contains("without a workdir")
@@ -254,7 +258,7 @@ mod tests {
         let mut two = options(&[folder.path()]);
         two.work = Some(folder.path().to_owned());
         assert!(
-            resolve(&mut two)
+            check(&mut two)
                 .unwrap_err()
                 .what
                 .contains("without an upperdir")

@@ -82,8 +82,16 @@ pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
     }
 }
 
-/// What needs the caller's directory and namespace.
+/// What needs the caller's directory and namespace. Entering a namespace
+/// changes the directory, so paths are made absolute before.
 fn prepare(request: &mut Request) -> Result<(), SetupError> {
+    layers::make_absolute(&mut request.options)?;
+    request.mountpoint = std::path::absolute(&request.mountpoint).map_err(|e| {
+        SetupError::new(
+            format!("the mount point cannot be made an absolute path: {e}"),
+            "give an absolute path",
+        )
+    })?;
     if let Some(namespace) = &request.namespace {
         process::enter_mount_namespace(namespace).map_err(|e| {
             SetupError::new(
@@ -95,14 +103,7 @@ fn prepare(request: &mut Request) -> Result<(), SetupError> {
             )
         })?;
     }
-    layers::resolve(&mut request.options)?;
-    request.mountpoint = std::path::absolute(&request.mountpoint).map_err(|e| {
-        SetupError::new(
-            format!("the mount point cannot be made an absolute path: {e}"),
-            "give an absolute path",
-        )
-    })?;
-    Ok(())
+    layers::check(&mut request.options)
 }
 
 fn in_background(request: Request, report: &dyn Report) -> u8 {
