@@ -74,7 +74,7 @@ pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
     let prepared = prepare(&mut request);
     match (prepared, request.stay) {
         (Err(e), _) => report.failed(&e),
-        (Ok(()), Stay::Foreground) => match serve(request, report, || true) {
+        (Ok(()), Stay::Foreground) => match serve(request, report, ready_in_foreground) {
             Ok(()) => 0,
             Err(e) => report.failed(&e),
         },
@@ -104,6 +104,11 @@ fn prepare(request: &mut Request) -> Result<(), SetupError> {
         })?;
     }
     layers::check(&mut request.options)
+}
+
+fn ready_in_foreground() -> bool {
+    process::notify_ready();
+    true
 }
 
 fn in_background(request: Request, report: &dyn Report) -> u8 {
@@ -159,6 +164,7 @@ fn serve_in_child(request: Request, report: &dyn Report, tell: ByteWriter) -> u8
     match served {
         Ok(()) => 0,
         Err(e) => {
+            tracing::error!("{e}");
             let code = report.failed(&e);
             say(code);
             code

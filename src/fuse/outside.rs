@@ -37,6 +37,7 @@ impl Outside {
         match process::fork().map_err(|e| failed("fork", e))? {
             Fork::Parent(_) => Ok(Outside { order, done }),
             Fork::Child => {
+                process::set_name(c"acetate-unmount");
                 process::keep_only(&[wait_order.number(), tell_done.number()]);
                 if wait_order.wait().is_some() {
                     let idle = fusermount::unmount(mountpoint, Detach::WhenIdle);

@@ -45,6 +45,10 @@ pub fn serve(
         undo(&shown);
     }
     let ended = started.join();
+    if matches!(ended, Ok(Err(_)) | Err(_)) {
+        // Nobody serves it any more: better no mount than a dead one.
+        undo(&shown);
+    }
     shutdown.finish();
     settled?;
     match ended {
@@ -74,7 +78,7 @@ fn start_loops(
     let failed = |e: std::io::Error| {
         SetupError::new(
             format!("the kernel and acetate did not agree on how to speak FUSE: {e}"),
-            "acetate needs Linux 4.20 or newer",
+            "the log (-f -d) says more",
         )
     };
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;

@@ -281,6 +281,34 @@ impl ByteWriter {
     }
 }
 
+/// Tells systemd that the service is ready (sd_notify(3)), if it asked for that.
+pub fn notify_ready() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|n| !n.is_empty()) else {
+        return;
+    };
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&name)?,
+        };
+        socket.send_to_addr(b"READY=1", &address)
+    });
+    if let Err(e) = sent {
+        tracing::warn!("NOTIFY_SOCKET: {e}");
+    }
+}
+
+/// Gives this thread, and in a process with one thread the process, a name for ps(1).
+pub fn set_name(name: &std::ffi::CStr) {
+    if let Err(e) = rustix::thread::set_name(name) {
+        tracing::debug!("set_name: {e}");
+    }
+}
+
 /// A descriptor's path for calls that take paths.
 pub fn path_of_descriptor(fd: &OwnedFd) -> std::path::PathBuf {
     std::path::PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))

@@ -220,3 +220,30 @@ fn mount_fuse3_runs_it_as_mount_8_would() {
             .contains(" - fuse.acetate none ")
     );
 }
+
+#[test]
+fn a_line_of_fstab_mounts() {
+    if !can_mount() || !std::path::Path::new("/sbin/mount.fuse3").exists() {
+        eprintln!("SKIPPED: needs root and mount.fuse3");
+        return;
+    }
+    let world = World::new();
+    let line = format!(
+        "none {} fuse.acetate {},nofail,x-systemd.automount,user,exec 0 0\n",
+        world.path("m").display(),
+        world.options(true)
+    );
+    fs::write(world.path("fstab"), line).unwrap();
+    // A place of PATH with our program in it, for this test alone.
+    let out = world.sh(
+        "unshare -m sh -ec 'mount -t tmpfs none /usr/local/bin; cp \"$ACETATE\" /usr/local/bin/acetate; \
+           mount -T fstab \"$PWD/m\"; grep \"$PWD/m \" /proc/self/mountinfo; ls m; umount m'",
+    );
+    assert!(out.status.success(), "{}", text(&out));
+    assert!(
+        text(&out).contains(" - fuse.acetate none "),
+        "{}",
+        text(&out)
+    );
+    world.wait_for_the_end();
+}

@@ -252,3 +252,96 @@ fn the_mount_point_can_be_replaced_right_after_the_unmount() {
     assert!(out.status.success(), "{}", text(&out));
     world.mount(true);
 }
+
+#[test]
+fn systemd_is_told_when_the_mount_serves() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let socket = std::os::unix::net::UnixDatagram::bind(world.path("notify")).unwrap();
+    socket
+        .set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
+    let mut child = Command::new(ACETATE)
+        .args(["mount", "-f", "-o", &world.options(true)])
+        .arg(world.path("m"))
+        .env("NOTIFY_SOCKET", world.path("notify"))
+        .spawn()
+        .unwrap();
+    let mut buffer = [0; 64];
+    let length = socket.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"READY=1");
+    assert!(world.mount_line().is_some());
+    signal(i32::try_from(child.id()).unwrap(), "TERM");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_serving_process_that_dies_at_the_start_is_reported() {
+    if !can_mount() {
+        return;
+    }
+    // A lower layer that does not answer: a mount of ours whose process is stopped.
+    let world = World::new();
+    world.mount(true);
+    let stopped = the_daemon(&world);
+    signal(stopped, "STOP");
+    fs::create_dir(world.path("m2")).unwrap();
+    let caller = Command::new(ACETATE)
+        .args(["mount", "-o", "lowerdir=m", "m2"])
+        .current_dir(world.path("."))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = None;
+    wait_until("it has forked", || {
+        let own = format!("/proc/{0}/task/{0}/children", caller.id());
+        child = fs::read_to_string(own)
+            .unwrap_or_default()
+            .trim()
+            .parse()
+            .ok();
+        child.is_some()
+    });
+    signal(child.unwrap(), "KILL");
+    signal(stopped, "CONT");
+    let out = caller.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(32), "{}", text(&out));
+    assert!(text(&out).contains("signal 9 ended it"), "{}", text(&out));
+}
+
+#[test]
+fn without_the_calls_that_move_mounts_the_root_itself_is_shown() {
+    // Linux before 5.2, or a seccomp filter.
+    if !can_mount() || Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: needs root and strace");
+        return;
+    }
+    for call in ["open_tree", "move_mount"] {
+        let world = World::new();
+        let mut strace = Command::new("strace")
+            .args([
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+                &format!("inject={call}:error=ENOSYS"),
+                ACETATE,
+            ])
+            .args(["mount", "-f", "-o", &world.options(true)])
+            .arg(world.path("m"))
+            .spawn()
+            .unwrap();
+        wait_until("it is mounted", || world.mount_line().is_some());
+        fs::read_dir(world.path("m")).unwrap().count();
+        let line = world.mount_line().unwrap();
+        assert!(
+            line.contains(" / ") && line.contains("fuse.acetate"),
+            "{line}"
+        );
+        let out = world.acetate(&["unmount", "m"]);
+        assert!(out.status.success(), "{}", text(&out));
+        assert!(strace.wait().unwrap().success());
+    }
+}
