@@ -41,114 +41,22 @@ impl Default for Meaning {
     }
 }
 
-/// Words that ask nothing of us, with or without a value.
+/// Words that ask nothing of us, with or without a value: those of fstab,
+/// mount(8) and systemd; of mount propagation; of libfuse; of kernel overlayfs;
+/// of fuse-overlayfs.
 const SILENT: &[&str] = &[
-    // fstab, mount(8), systemd
-    "auto",
-    "noauto",
-    "defaults",
-    "user",
-    "nouser",
-    "users",
-    "nousers",
-    "owner",
-    "noowner",
-    "group",
-    "nogroup",
-    "_netdev",
-    "nofail",
-    "loop",
-    "comment",
-    "helper",
-    "uhelper",
-    "remount",
-    "mand",
-    "nomand",
-    "bind",
-    "rbind",
-    "silent",
-    "loud",
-    "iversion",
-    "noiversion",
-    "move",
-    "users",
-    // propagation
-    "private",
-    "rprivate",
-    "slave",
-    "rslave",
-    "shared",
-    "rshared",
-    "unbindable",
-    "runbindable",
-    // libfuse
-    "allow_other",
-    "allow_root",
-    "default_permissions",
-    "auto_unmount",
-    "nonempty",
-    "subtype",
-    "max_read",
-    "max_write",
-    "max_readahead",
-    "max_background",
-    "congestion_threshold",
-    "max_idle_threads",
-    "clone_fd",
-    "blksize",
-    "blkdev",
-    "big_writes",
-    "large_read",
-    "direct_io",
-    "kernel_cache",
-    "auto_cache",
-    "noauto_cache",
-    "async_read",
-    "sync_read",
-    "atomic_o_trunc",
-    "splice_read",
-    "splice_write",
-    "splice_move",
-    "no_splice_read",
-    "no_splice_write",
-    "no_splice_move",
-    "use_ino",
-    "readdir_ino",
-    "hard_remove",
-    "intr",
-    "intr_signal",
-    "modules",
-    "attr_timeout",
-    "entry_timeout",
-    "negative_timeout",
-    "ac_attr_timeout",
-    "umask",
-    "uid",
-    "gid",
-    "no_remote_lock",
-    "no_remote_flock",
-    "no_remote_posix_lock",
-    "remember",
-    "setuid",
-    "drop_privileges",
-    "fd",
-    "rootmode",
-    "user_id",
-    "group_id",
-    "debug",
-    // kernel overlayfs
-    "nfs_export",
-    "verity",
-    "uuid",
-    "override_creds",
-    "nooverride_creds",
-    "default_permissions",
-    // fuse-overlayfs
-    "fast_ino",
-    "noxattrs",
-    "plugins",
-    "acl",
-    "idmap",
+    "auto noauto defaults user nouser users nousers owner noowner group nogroup _netdev nofail loop",
+    "comment helper uhelper remount mand nomand bind rbind move silent loud iversion noiversion",
+    "private rprivate slave rslave shared rshared unbindable runbindable",
+    "allow_other allow_root default_permissions auto_unmount nonempty subtype max_read max_write",
+    "max_readahead max_background congestion_threshold max_idle_threads clone_fd blksize blkdev",
+    "big_writes large_read direct_io kernel_cache auto_cache noauto_cache async_read sync_read",
+    "atomic_o_trunc splice_read splice_write splice_move no_splice_read no_splice_write",
+    "no_splice_move use_ino readdir_ino hard_remove intr intr_signal modules attr_timeout",
+    "entry_timeout negative_timeout ac_attr_timeout umask uid gid no_remote_lock no_remote_flock",
+    "no_remote_posix_lock remember setuid drop_privileges fd rootmode user_id group_id debug",
+    "nfs_export verity uuid override_creds nooverride_creds",
+    "fast_ino noxattrs plugins acl idmap",
 ];
 
 /// Reads one `-o` string after the other; a later word wins over an earlier.
@@ -342,7 +250,11 @@ impl Reader {
 }
 
 fn is_silent(key: &str) -> bool {
-    SILENT.contains(&key) || key.starts_with("x-") || key.starts_with("X-")
+    key.starts_with("x-")
+        || key.starts_with("X-")
+        || SILENT
+            .iter()
+            .any(|line| line.split(' ').any(|word| word == key))
 }
 
 fn value<'a>(key: &str, word: &Word<'a>) -> Result<&'a [u8], Usage> {

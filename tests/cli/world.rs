@@ -1,6 +1,6 @@
 //! A place to mount in, cleaned up whatever happens, and eyes to look with.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -189,8 +189,4 @@ pub fn can_mount() -> bool {
         eprintln!("SKIPPED: needs root and /dev/fuse");
     }
     can
-}
-
-pub fn words(args: &[&str]) -> Vec<OsString> {
-    args.iter().map(OsString::from).collect()
 }
