@@ -35,7 +35,7 @@ pub enum Command {
 /// `acetate mount`.
 #[derive(Debug, Args)]
 pub struct MountArgs {
-    /// Options, separated by commas: lowerdir=A:B:C, upperdir=U, workdir=W, and those below
+    /// Options, separated by commas: lowerdir=A:B:C and so on, see below
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<OsString>,
     /// A lower layer (read only); may be repeated, uppermost first
@@ -85,8 +85,10 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not mounted, 4 in use,
 32 the mount failed.";
 
-/// Under `acetate mount --help`, and the whole of `fuse-overlayfs --help`.
-pub const OPTION_HELP: &str = "\
+/// The list of options, as a literal to build the help texts of.
+macro_rules! option_list {
+    () => {
+        "\
 Options for -o:
   lowerdir=A:B:C        layers to read, uppermost first; `\\:` for a colon in a
                         path, `::` before layers that only hold file data
@@ -114,16 +116,21 @@ Options for -o:
   index=off             hard links of lower layers may come apart
   userxattr             marks in user.overlay.* even where trusted.* works
   submounts=follow      show what is mounted below a lower layer's root
-  nosuid nodev noexec noatime and mount(8)'s other words";
+  fd_cache=N, dir_cache=N
+                        how many descriptors and directory entries are kept
+  nosuid nodev noexec noatime and mount(8)'s other words"
+    };
+}
 
-/// [`OPTION_HELP`] and an example.
-const MOUNT_HELP: &str = "\
-Options for -o are listed by `acetate fuse-overlayfs --help`; the most used:
-  lowerdir=A:B:C        layers to read, uppermost first
-  upperdir=U,workdir=W  where changes go; without them the mount is read only
-  ro                    read only although there is an upper layer
-  volatile              nothing is synced to disk
+/// For `fuse-overlayfs --help`.
+pub const OPTION_HELP: &str = option_list!();
+
+/// Under `acetate mount --help`.
+const MOUNT_HELP: &str = concat!(
+    option_list!(),
+    "
 
 Example:
   mkdir -p changes work merged
-  acetate mount -o lowerdir=app:base,upperdir=changes,workdir=work merged";
+  acetate mount -o lowerdir=app:base,upperdir=changes,workdir=work merged"
+);

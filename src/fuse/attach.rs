@@ -57,6 +57,17 @@ impl Place {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// The path for mount(2): the held directory itself, whatever its path
+    /// leads to by now. Where /proc is missing the path has to do.
+    fn target(&self) -> PathBuf {
+        let by_descriptor = process::path_of_descriptor(&self.held);
+        if by_descriptor.exists() {
+            by_descriptor
+        } else {
+            self.path.clone()
+        }
+    }
 }
 
 fn not_a_place(path: &Path, errno: Errno) -> SetupError {
@@ -143,7 +154,7 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
         RootShape::Direct
     };
     let fstype = format!("fuse.{}", look.subtype);
-    match mount::mount_fuse(&place.held, &fstype, &look.source, look.flags, &data) {
+    match mount::mount_fuse(&place.target(), &fstype, &look.source, look.flags, &data) {
         Ok(()) => Ok(Attached {
             device,
             shape,
@@ -158,7 +169,7 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
                     place.path.display(),
                     reason(e)
                 ),
-                "run it as root, in `unshare -Urm`, or install fusermount3",
+                "run it as root or in `unshare -Urm`: a user namespace needs a mount namespace of its own",
             );
             Err(Refusal::NotAllowed(place, error))
         }

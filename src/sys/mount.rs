@@ -39,15 +39,14 @@ pub fn hold_directory(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Mounts FUSE: `fstype` such as `fuse.acetate`, `data` the kernel's words.
 pub fn mount_fuse(
-    target: &OwnedFd,
+    target: &Path,
     fstype: &str,
     source: &OsStr,
     flags: MountFlags,
     data: &OsStr,
 ) -> Result<(), Errno> {
     let data = CString::new(data.as_bytes()).map_err(|_| Errno::INVAL)?;
-    let target = super::process::path_of_descriptor(target);
-    rustix::mount::mount(source, &target, fstype, flags, Some(data.as_c_str()))
+    rustix::mount::mount(source, target, fstype, flags, Some(data.as_c_str()))
 }
 
 /// Whether a mount can be cloned and moved here (Linux 5.2, and no filter in
