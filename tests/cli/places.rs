@@ -189,6 +189,42 @@ fn without_the_fuse_device_it_says_so() {
 }
 
 #[test]
+fn a_store_as_podman_lays_it_out() {
+    // Lowers are symlinks in `l`, the working directory is the store, the
+    // program gets exactly three arguments.
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let out = world.sh(
+        "mkdir -p s/l s/1/diff s/2/diff s/3/diff s/3/work s/3/merged; \
+         ln -s ../1/diff s/l/AAA; ln -s ../2/diff s/l/BBB; ln -s \"$ACETATE\" fuse-overlayfs; w=$PWD; cd s; \
+         $w/fuse-overlayfs -o lowerdir=$w/s/l/BBB:$w/s/l/AAA,upperdir=$w/s/3/diff,workdir=$w/s/3/work,,volatile $w/s/3/merged; \
+         stat -f -c %t 3/merged; fusermount3 -u 3/merged && mkdir 3/merged.1 && mv -T 3/merged.1 3/merged",
+    );
+    assert!(out.status.success(), "{}", text(&out));
+    assert_eq!(text(&out).trim(), "65735546");
+}
+
+#[test]
+fn many_mounts_at_once() {
+    if !can_mount() {
+        return;
+    }
+    let worlds: Vec<World> = (0..12).map(|_| World::new()).collect();
+    std::thread::scope(|scope| {
+        for world in &worlds {
+            scope.spawn(|| {
+                world.mount(true);
+                let out = world.acetate(&["unmount", "m"]);
+                assert!(out.status.success(), "{}", text(&out));
+                world.wait_for_the_end();
+            });
+        }
+    });
+}
+
+#[test]
 fn into_another_mount_namespace() {
     // `mount -N` of mount(8) gives a helper the namespace's file.
     if !can_mount() {
