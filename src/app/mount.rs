@@ -64,6 +64,9 @@ pub trait Report {
 
 /// Makes the mount. In the foreground this returns at its end, in the
 /// background once it serves. The value is the exit code.
+///
+/// For a program that does nothing else: it closes every descriptor above 2,
+/// changes directory and umask, and may fork.
 pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
     // Before anything else is opened: see close_inherited.
     let inherited = layers::named_descriptors(&request.options, &request.mountpoint);
