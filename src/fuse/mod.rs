@@ -7,7 +7,10 @@
 //! From a request nothing is sent to the kernel but the reply.
 
 pub mod adapter;
+pub mod attach;
 pub mod control;
 pub mod convert;
 pub mod counters;
+pub mod outside;
+pub mod session;
 pub mod workers;
