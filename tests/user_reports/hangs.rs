@@ -80,8 +80,9 @@ fn f382_a_lower_that_contains_upper_work_and_mountpoint() {
     layers.upper = layers.root.join("tree/u");
     layers.work = layers.root.join("tree/w");
     let mount = Mount::acetate(&layers, "");
-    let out = sh(&layers.merged, "timeout 20 find . -path ./w -prune -o -print | sort; echo x > d/new; ls -A m; timeout 20 find . | wc -l").unwrap();
-    assert!(out.starts_with(".\n./d\n./d/f\n./m\n./u\n"), "{out}");
+    let out = sh(&layers.merged, "timeout 20 find . -path ./w -prune -o -path ./u -prune -o -print | sort; echo x > d/new; ls -A m; timeout 20 find . >/dev/null 2>&1 || test $? != 124; cat d/new").unwrap();
+    // What ./u and ./w show is nobody's promise (the kernel answers ELOOP there); that every walk ends is.
+    assert_eq!(out, ".\n./d\n./d/f\n./m\nx\n");
     mount.unmount();
 
     let mut root = Layers::new(Base::Shm, 0);

@@ -6,7 +6,6 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::inotify;
 
-use crate::support::mapping::Map;
 use crate::support::story::{Story, on_ours, sh};
 use crate::support::{Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root};
 
@@ -79,7 +78,6 @@ fn mm11705_inotify_sees_changes_made_through_the_mount() {
     on_ours(Base::Shm, 1, "mkdir l0/d; echo x > l0/d/f; echo y > l0/d/g", "", |layers, _| {
         let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
         inotify::add_watch(&watch, layers.at("d"), inotify::WatchFlags::ALL_EVENTS).unwrap();
-        let mut file_watch_first = true;
         for (act, wanted, name) in [
             ("echo z >> d/f", inotify::ReadFlags::MODIFY, "f"),
             ("chmod 600 d/g", inotify::ReadFlags::ATTRIB, "g"),
@@ -96,9 +94,7 @@ fn mm11705_inotify_sees_changes_made_through_the_mount() {
                 seen.push((event.events(), event.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()));
             }
             assert!(seen.iter().any(|(flags, n)| flags.contains(wanted) && n == name), "{act}: {seen:?}");
-            file_watch_first = false;
         }
-        assert!(!file_watch_first);
     });
 }
 
@@ -142,7 +138,10 @@ fn libfuse834_kernel_overlayfs_over_our_mount() {
         let mut over = Layers::new(Base::Shm, 0);
         over.lowers = vec![ours.merged.clone()];
         let kernel = Mount::kernel(&over, words);
-        assert_eq!(diff(&below, &Snapshot::of(&over.merged)), Vec::<String>::new(), "{words}");
+        let mut above = Snapshot::of(&over.merged);
+        // The kernel itself lists merged directories with other numbers than it stats them when layers differ in st_dev.
+        above.faults.retain(|fault| !fault.contains("d_ino"));
+        assert_eq!(diff(&below, &above), Vec::<String>::new(), "{words}");
         sh(&over.merged, "readlink link dangling; cat link; echo w >> d/f; cat d/f; chmod 600 d/g; mv d/s d/t 2>/dev/null; rm h; ls d; rm -r d; mkdir d; ls -A d")
             .map(|o| assert_eq!(o, "d/f\nnowhere\nf\nf\nw\nf\ng\nt\n", "{words}"))
             .unwrap();
