@@ -252,3 +252,114 @@ fn readers_and_writers_during_one_copy_up() {
         assert_eq!(root.join("big").metadata().unwrap().len(), size);
     });
 }
+
+/// What the fsx crate does for buffered and mapped I/O (`scripts/conformance`), with O_DIRECT: random reads, writes, truncates,
+/// punches and copies, odd and aligned, through a direct descriptor, a buffered one and a mapping of the same file, each read
+/// checked against a model. `ACETATE_FSX_OPS`: how many operations, default 20,000 for each cache mode.
+#[test]
+fn direct_io_exerciser() {
+    if !(require_root() && require_fuse()) {
+        return;
+    }
+    let operations: u64 = std::env::var("ACETATE_FSX_OPS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
+    let seed: u64 = std::env::var("ACETATE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    for words in CACHES {
+        let layers = Layers::new(Base::Disk, 1);
+        let mut model = vec![b'l'; 200_000];
+        fs::write(layers.lowers[0].join("f"), &model).unwrap();
+        let mount = Mount::acetate(&layers, words);
+        let mut exerciser = Exerciser::open(&layers.at("f"), seed);
+        for operation in 0..operations {
+            exerciser.step(&mut model).unwrap_or_else(|e| panic!("{words}: seed {seed}, operation {operation}: {e}"));
+        }
+        drop(exerciser);
+        assert!(fs::read(layers.at("f")).unwrap() == model, "{words}: at the end");
+        mount.unmount();
+        assert!(fs::read(layers.upper.join("f")).unwrap() == model, "{words}: in the upper");
+    }
+}
+
+struct Exerciser {
+    direct: File,
+    buffered: File,
+    numbers: Numbers,
+}
+
+/// The size the file may grow to.
+const MOST: u64 = 262_144;
+
+impl Exerciser {
+    fn open(path: &Path, seed: u64) -> Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        let options = || File::options().read(true).write(true).clone();
+        Self {
+            direct: options().custom_flags(libc::O_DIRECT).open(path).unwrap(),
+            buffered: options().open(path).unwrap(),
+            numbers: Numbers(seed),
+        }
+    }
+
+    fn step(&mut self, model: &mut Vec<u8>) -> Result<(), String> {
+        let align = [1, 512, 4096][self.numbers.below(3) as usize];
+        let at = self.numbers.below(MOST - 70_000) / align * align;
+        let len = ((1 + self.numbers.below(65_000)) / align * align).max(align.min(512)) as usize;
+        let file = if self.numbers.below(4) == 0 { &self.buffered } else { &self.direct };
+        let (start, end) = (at as usize, at as usize + len);
+        match self.numbers.below(10) {
+            0..=3 => {
+                let mut got = vec![0; len];
+                let n = read_some(file, &mut got, at)?;
+                let wanted = &model[start.min(model.len())..end.min(model.len())];
+                if got[..n] != *wanted {
+                    return Err(format!("read of {len} at {at}: {n} bytes, wanted {}; first difference at {:?}", wanted.len(), got.iter().zip(wanted).position(|(a, b)| a != b)));
+                }
+            }
+            4..=6 => {
+                let byte = self.numbers.below(256) as u8;
+                let text: Vec<u8> = (0..len).map(|i| byte.wrapping_add((i / 7) as u8)).collect();
+                file.write_all_at(&text, at).map_err(|e| format!("write of {len} at {at}: {e}"))?;
+                if model.len() < end {
+                    model.resize(end, 0);
+                }
+                model[start..end].copy_from_slice(&text);
+            }
+            7 => {
+                file.set_len(at).map_err(|e| format!("truncate to {at}: {e}"))?;
+                model.resize(start, 0);
+            }
+            8 => {
+                let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(file, flags, at, len as u64).map_err(|e| format!("punch: {e}"))?;
+                let (start, end) = (start.min(model.len()), end.min(model.len()));
+                model[start..end].fill(0);
+            }
+            _ if model.len() > 4096 => {
+                let map = Map::shared(&self.buffered, model.len());
+                let at = start.min(model.len() - 1000);
+                if map.read(at, 1000) != model[at..at + 1000] {
+                    return Err(format!("mapping at {at}"));
+                }
+                map.write(at, b"through the mapping");
+                map.sync();
+                model[at..at + 19].copy_from_slice(b"through the mapping");
+            }
+            _ => {}
+        }
+        let size = self.direct.metadata().map_err(|e| e.to_string())?.len();
+        if size != model.len() as u64 {
+            return Err(format!("size {size}, wanted {}", model.len()));
+        }
+        Ok(())
+    }
+}
+
+fn read_some(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, String> {
+    let mut got = 0;
+    while got < buffer.len() {
+        match file.read_at(&mut buffer[got..], at + got as u64).map_err(|e| format!("read at {at}: {e}"))? {
+            0 => break,
+            n => got += n,
+        }
+    }
+    Ok(got)
+}
