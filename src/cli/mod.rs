@@ -1,5 +1,111 @@
-//! Words in, words out.
+//! Words in, words out: the only place with clap, terminals and exit codes.
+//!
+//! The name the program was called by chooses the language: `fuse-overlayfs`
+//! and `mount.acetate` speak other programs' ([`compat`]), everything else is
+//! ours ([`args`]). Both share one table of options ([`options`]).
+
+pub mod args;
+pub mod cmd;
+pub mod compat;
+pub mod failure;
+pub mod log;
+pub mod options;
+pub mod words;
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Acetate, Command};
+use compat::{Call, Dialect};
+use failure::Codes;
+
 /// Runs the command line.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    let name = args.first().map(OsString::as_os_str).unwrap_or_default();
+    let dialect = Path::new(name)
+        .file_name()
+        .and_then(|n| match n.as_bytes() {
+            b"fuse-overlayfs" => Some(Dialect::FuseOverlayfs),
+            b"mount.acetate" | b"mount.fuse.acetate" => Some(Dialect::Helper),
+            _ => None,
+        });
+    let words = if args.is_empty() {
+        Vec::new()
+    } else {
+        args.split_off(1)
+    };
+    match dialect {
+        Some(dialect) => compat_main(dialect, &words),
+        None if compat::looks_like_a_mount(&words) => compat_main(Dialect::MountFuse, &words),
+        None => own_main(&words),
+    }
+}
+
+fn own_main(words: &[OsString]) -> ExitCode {
+    // Not through clap, which would take `-h`, `-V` and `--` for its own.
+    if let Some((first, rest)) = words.split_first()
+        && first == "fuse-overlayfs"
+    {
+        return compat_main(Dialect::FuseOverlayfs, rest);
+    }
+    let name = std::iter::once(OsString::from("acetate"));
+    match Acetate::try_parse_from(name.chain(words.iter().cloned())) {
+        Ok(Acetate {
+            command: Command::Mount(args),
+        }) => cmd::mount::run(args),
+        Ok(Acetate {
+            command: Command::Unmount(args),
+        }) => cmd::unmount::run(&args),
+        Ok(Acetate {
+            command: Command::FuseOverlayfs { args },
+        }) => compat_main(Dialect::FuseOverlayfs, &args),
+        Err(e) => {
+            let code = if e.use_stderr() {
+                Codes::Own.usage()
+            } else {
+                0
+            };
+            // Help into a closed pipe is no failure.
+            drop(e.print());
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn compat_main(dialect: Dialect, words: &[OsString]) -> ExitCode {
+    match compat::parse(dialect, words) {
+        Ok(Call::Help) => {
+            say(&format!(
+                "usage: {0} [-f] [-d] [-s] -o OPTIONS [SOURCE] MOUNTPOINT\n\n{1}\n\n\
+                 -f foreground, -d debug (and foreground), -s one event loop, -V version",
+                dialect.program(),
+                args::OPTION_HELP
+            ));
+            ExitCode::SUCCESS
+        }
+        Ok(Call::Version) => {
+            say(&format!(
+                "{}: version {} (acetate)",
+                dialect.program(),
+                env!("CARGO_PKG_VERSION")
+            ));
+            ExitCode::SUCCESS
+        }
+        Ok(Call::Mount(call)) => cmd::mount::run_compat(dialect, *call),
+        Err(usage) => {
+            failure::print(dialect.program(), &usage.what, &usage.hint);
+            ExitCode::from(Codes::Mount.usage())
+        }
+    }
+}
+
+/// Prints to stdout; a reader that has gone away is no failure.
+fn say(text: &str) {
+    use std::io::Write;
+    drop(writeln!(std::io::stdout(), "{text}"));
 }

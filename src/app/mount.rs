@@ -1,0 +1,301 @@
+//! Mounting: from a request to a process that serves, and to its end.
+//!
+//! The process that was called forks before it does anything else. The child
+//! does all of the work, from opening the layers to priming the mount, and
+//! says through a pipe how it went; only then does the parent exit. So there
+//! is one process whose descriptors, namespaces and locks matter, and a caller
+//! that waits for us (podman, mount(8)) finds a mount that serves.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::fuse::adapter::Adapter;
+use crate::fuse::attach::{self, Attached, Look, Place, Refusal, Undo};
+use crate::fuse::outside::Outside;
+use crate::fuse::session;
+use crate::overlay::Overlay;
+use crate::overlay::options::Options;
+use crate::overlay::setup::SetupError;
+use crate::sys::mount::{MountFlags, reason};
+use crate::sys::process::{self, ByteWriter, Fork};
+use crate::sys::signal;
+
+use super::layers::{self, Held};
+
+/// Where the serving process stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// In the background, once the mount serves.
+    Background,
+    /// In the foreground, until it is unmounted.
+    Foreground,
+}
+
+/// A mount to be made.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// For the engine.
+    pub options: Options,
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// First column of /proc/mounts.
+    pub source: OsString,
+    /// The type is `fuse.` and this.
+    pub subtype: String,
+    /// `nodev` and so on; `ro` is in the options.
+    pub flags: MountFlags,
+    /// SELinux contexts.
+    pub contexts: Vec<(String, OsString)>,
+    /// Foreground or background.
+    pub stay: Stay,
+    /// The mount namespace to mount in, if another one.
+    pub namespace: Option<PathBuf>,
+}
+
+/// How a mount tells its story; the command line prints it.
+pub trait Report {
+    /// Something the user should know; the mount goes on.
+    fn warn(&self, sentence: &str);
+    /// The mount failed. Returns the exit code for it.
+    fn failed(&self, error: &SetupError) -> u8;
+    /// Starts logging, in the process that serves.
+    fn start_log(&self);
+}
+
+/// Makes the mount. In the foreground this returns at its end, in the
+/// background once it serves. The value is the exit code.
+///
+/// For a program that does nothing else: it closes every descriptor above 2,
+/// changes directory and umask, and may fork.
+pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
+    // Before anything else is opened: see close_inherited.
+    let inherited = layers::named_descriptors(&request.options, &request.mountpoint);
+    process::close_inherited(&inherited);
+    process::close_on_exec(&inherited);
+    signal::restore_child_signal();
+
+    let prepared = prepare(&mut request);
+    match (prepared, request.stay) {
+        (Err(e), _) => report.failed(&e),
+        (Ok(()), Stay::Foreground) => match serve(request, report, ready_in_foreground) {
+            Ok(()) => 0,
+            Err(e) => report.failed(&e),
+        },
+        (Ok(()), Stay::Background) => in_background(request, report),
+    }
+}
+
+/// What needs the caller's directory and namespace. Entering a namespace
+/// changes the directory, so paths are made absolute before.
+fn prepare(request: &mut Request) -> Result<(), SetupError> {
+    layers::make_absolute(&mut request.options)?;
+    request.mountpoint = std::path::absolute(&request.mountpoint).map_err(|e| {
+        SetupError::new(
+            format!("the mount point cannot be made an absolute path: {e}"),
+            "give an absolute path",
+        )
+    })?;
+    if let Some(namespace) = &request.namespace {
+        process::enter_mount_namespace(namespace).map_err(|e| {
+            SetupError::new(
+                format!(
+                    "the mount namespace {} cannot be entered: {e}",
+                    namespace.display()
+                ),
+                "this needs root",
+            )
+        })?;
+    }
+    layers::check(&mut request.options)
+}
+
+fn ready_in_foreground() -> bool {
+    process::notify_ready();
+    true
+}
+
+fn in_background(request: Request, report: &dyn Report) -> u8 {
+    let no_process = |what: &str, e| {
+        SetupError::new(
+            format!(
+                "the serving process could not be started: {what}: {}",
+                reason(e)
+            ),
+            "the limit of processes (ulimit -u) or of descriptors (ulimit -n) may be reached",
+        )
+    };
+    let (mut result, tell) = match process::byte_pipe() {
+        Ok(pipe) => pipe,
+        Err(e) => return report.failed(&no_process("pipe", e)),
+    };
+    match process::fork() {
+        Err(e) => report.failed(&no_process("fork", e)),
+        Ok(Fork::Parent(child)) => {
+            drop(tell);
+            match result.wait() {
+                Some(code) => code,
+                None => report.failed(&SetupError::new(
+                    format!(
+                        "the serving process is gone: {}",
+                        process::how_it_ended(child)
+                    ),
+                    "run it again with -f -d to see how far it gets",
+                )),
+            }
+        }
+        Ok(Fork::Child) => {
+            drop(result);
+            process::new_session();
+            serve_in_child(request, report, tell)
+        }
+    }
+}
+
+fn serve_in_child(request: Request, report: &dyn Report, tell: ByteWriter) -> u8 {
+    let tell = std::sync::Mutex::new(Some(tell));
+    let say = |code: u8| {
+        let writer = tell
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        writer.is_some_and(|mut w| w.tell(code))
+    };
+    let served = serve(request, report, || {
+        // The caller may wait for the end of stderr: let go of it first.
+        process::stdio_to_null().is_ok() && say(0)
+    });
+    match served {
+        Ok(()) => 0,
+        Err(e) => {
+            tracing::error!("{e}");
+            let code = report.failed(&e);
+            say(code);
+            code
+        }
+    }
+}
+
+/// All of it, in the process that stays.
+fn serve(
+    request: Request,
+    report: &dyn Report,
+    ready: impl FnOnce() -> bool,
+) -> Result<(), SetupError> {
+    signal::ignore_what_would_kill_a_daemon();
+    signal::block_end();
+    process::raise_descriptor_limit();
+    report.start_log();
+    let place = Place::hold(&request.mountpoint)?;
+    process::leave_surroundings();
+    let look = look_of(&request);
+    let threads = request.options.threads;
+    let (overlay, attached, held) = if process::may_mount() {
+        with_privilege(request.options, place, &look, report)?
+    } else {
+        as_ordinary_user(request.options, place, &look, report)?
+    };
+    let (device, shape, shown) = attached.into_parts();
+    let adapter = Adapter::new(overlay, shape);
+    let ended = session::serve(adapter, device, shape, shown, threads, ready);
+    drop(held);
+    ended
+}
+
+fn look_of(request: &Request) -> Look {
+    let mut flags = request.flags;
+    flags.set(
+        MountFlags::RDONLY,
+        request.options.read_only || request.options.upper.is_none(),
+    );
+    Look {
+        subtype: request.subtype.clone(),
+        source: request.source.clone(),
+        flags,
+        contexts: request.contexts.clone(),
+        root_mode: layers::root_mode(&request.options),
+    }
+}
+
+type Parts = (Overlay, Attached, Option<Held>);
+
+/// The layers are opened before the mount is made, so that it may cover them.
+fn with_privilege(
+    options: Options,
+    place: Place,
+    look: &Look,
+    report: &dyn Report,
+) -> Result<Parts, SetupError> {
+    let overlay = Overlay::open(&options)?;
+    warn_all(&overlay, report, |w| w.to_owned());
+    match attach::by_kernel(place, look) {
+        Ok(attached) => Ok((overlay, attached, None)),
+        Err(Refusal::Final(error)) => Err(error),
+        Err(Refusal::NotAllowed(place, error)) => {
+            // A container with the capability but without the permission.
+            let (attached, warning) =
+                attach::by_program(place, look, Undo::Program).map_err(|second| {
+                    SetupError::new(
+                        format!("{}; {}", error.what, second.what),
+                        error.hint.clone(),
+                    )
+                })?;
+            warning.iter().for_each(|w| report.warn(w));
+            Ok((overlay, attached, None))
+        }
+    }
+}
+
+/// fusermount3 mounts, then the process takes a user namespace of its own in
+/// which it has every capability over the user's files (fuse.md, lever 1(c)).
+///
+/// Only where all layers belong to the user: inside, the owners of other
+/// people's files cannot be told apart any more.
+fn as_ordinary_user(
+    mut options: Options,
+    place: Place,
+    look: &Look,
+    report: &dyn Report,
+) -> Result<Parts, SetupError> {
+    let held = Held::take(&mut options)?;
+    let (uid, _) = process::effective_ids();
+    let renamed = |e: SetupError| {
+        SetupError::new(
+            held.with_given_paths(&e.what),
+            held.with_given_paths(&e.hint),
+        )
+    };
+    let (overlay, attached, warning) =
+        if uid != 0 && held.belong_to(uid) && process::own_user_namespace_works() {
+            let undo = Undo::Outside(Outside::start(place.path())?);
+            let (attached, warning) = attach::by_program(place, look, undo)?;
+            match enter_namespace().and_then(|()| Overlay::open(&options).map_err(renamed)) {
+                Ok(overlay) => (overlay, attached, warning),
+                Err(e) => {
+                    attached.give_up();
+                    return Err(e);
+                }
+            }
+        } else {
+            let overlay = Overlay::open(&options).map_err(renamed)?;
+            let (attached, warning) = attach::by_program(place, look, Undo::Program)?;
+            (overlay, attached, warning)
+        };
+    warning.iter().for_each(|w| report.warn(w));
+    warn_all(&overlay, report, |w| held.with_given_paths(w));
+    Ok((overlay, attached, Some(held)))
+}
+
+fn enter_namespace() -> Result<(), SetupError> {
+    process::enter_own_user_namespace().map_err(|why| {
+        SetupError::new(
+            format!("the user namespace for the serving process could not be made: {why}"),
+            "it could a moment ago; try again",
+        )
+    })
+}
+
+fn warn_all(overlay: &Overlay, report: &dyn Report, rename: impl Fn(&str) -> String) {
+    for warning in overlay.warnings() {
+        report.warn(&rename(&warning));
+    }
+}

@@ -1,0 +1,4 @@
+//! One file per command: its glue, no more.
+
+pub mod mount;
+pub mod unmount;

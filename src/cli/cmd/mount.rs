@@ -1,0 +1,147 @@
+//! `acetate mount`, and the same by other names.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use crate::app::mount::{Report, Request, Stay, mount};
+use crate::app::{LowerArg, SetupError};
+use crate::cli::args::MountArgs;
+use crate::cli::compat::{Dialect, MountCall};
+use crate::cli::failure::{self, Codes, Usage};
+use crate::cli::log::{self, Verbosity};
+use crate::cli::options::{Meaning, Reader};
+
+/// Runs `acetate mount`.
+pub fn run(args: MountArgs) -> ExitCode {
+    let (stay, verbosity) = stay_and_verbosity(args.foreground, args.debug);
+    let mountpoint = args.mountpoint.clone();
+    let meaning = match own_meaning(args) {
+        Ok(meaning) => meaning,
+        Err(usage) => {
+            failure::print("acetate", &usage.what, &usage.hint);
+            return ExitCode::from(Codes::Own.usage());
+        }
+    };
+    let request = Request {
+        options: meaning.options,
+        mountpoint,
+        source: meaning.source.unwrap_or_else(|| "acetate".into()),
+        subtype: "acetate".to_owned(),
+        flags: meaning.flags,
+        contexts: meaning.contexts,
+        stay,
+        namespace: None,
+    };
+    ExitCode::from(mount(
+        request,
+        &Terminal {
+            program: "acetate",
+            codes: Codes::Own,
+            verbosity,
+        },
+    ))
+}
+
+fn own_meaning(args: MountArgs) -> Result<Meaning, Usage> {
+    let mut reader = Reader::default();
+    for text in &args.options {
+        reader.read(text.as_bytes())?;
+    }
+    let mut meaning = reader.finish();
+    if !meaning.unknown.is_empty() {
+        return Err(Usage::new(
+            format!("unknown option for -o: {}", listed(&meaning.unknown)),
+            "`acetate fuse-overlayfs --help` lists the options",
+        ));
+    }
+    let lowers = args.lower.into_iter().map(|path| LowerArg {
+        path,
+        data_only: false,
+    });
+    meaning.options.lowers.extend(lowers);
+    meaning.options.upper = args.upper.or(meaning.options.upper);
+    meaning.options.work = args.work.or(meaning.options.work);
+    Ok(meaning)
+}
+
+/// Runs a mount that was asked for in another program's words.
+pub fn run_compat(dialect: Dialect, call: MountCall) -> ExitCode {
+    let program = dialect.program();
+    let (stay, verbosity) = stay_and_verbosity(call.foreground, call.debug);
+    let terminal = Terminal {
+        program,
+        codes: Codes::Mount,
+        verbosity,
+    };
+    let meaning = call.meaning;
+    if !meaning.unknown.is_empty() {
+        terminal.warn(&format!(
+            "unknown options ignored: {}",
+            listed(&meaning.unknown)
+        ));
+    }
+    if call.fake {
+        return ExitCode::SUCCESS;
+    }
+    let request = Request {
+        options: meaning.options,
+        mountpoint: call.mountpoint,
+        source: call
+            .source
+            .or(meaning.source)
+            .unwrap_or_else(|| dialect.subtype().into()),
+        subtype: dialect.subtype().to_owned(),
+        flags: meaning.flags,
+        contexts: meaning.contexts,
+        stay,
+        namespace: call.namespace,
+    };
+    ExitCode::from(mount(request, &terminal))
+}
+
+/// `-d` stays in the foreground, as it does with libfuse, unless the log goes
+/// to a file.
+fn stay_and_verbosity(foreground: bool, debug: bool) -> (Stay, Verbosity) {
+    let stay = if foreground || (debug && !log::goes_to_a_file()) {
+        Stay::Foreground
+    } else {
+        Stay::Background
+    };
+    let verbosity = match (debug, stay) {
+        (true, _) => Verbosity::Debug,
+        (false, Stay::Foreground) => Verbosity::Warnings,
+        (false, Stay::Background) => Verbosity::FileOnly,
+    };
+    (stay, verbosity)
+}
+
+fn listed(words: &[OsString]) -> String {
+    words
+        .iter()
+        .map(|w| w.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// Tells the person, or the program, that called.
+struct Terminal {
+    program: &'static str,
+    codes: Codes,
+    verbosity: Verbosity,
+}
+
+impl Report for Terminal {
+    fn warn(&self, sentence: &str) {
+        eprintln!("{}: warning: {sentence}", self.program);
+    }
+
+    fn failed(&self, error: &SetupError) -> u8 {
+        failure::print(self.program, &error.what, &error.hint);
+        self.codes.mount_failed()
+    }
+
+    fn start_log(&self) {
+        log::start(self.verbosity);
+    }
+}

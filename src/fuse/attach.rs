@@ -1,0 +1,435 @@
+//! How the mount is made: by mount(2) where we may, else by fusermount3.
+//!
+//! mount(2) is called by ourselves and not through fuser, which gives the type
+//! `fuse` without a subtype, nosuid, nodev and owner-only access: containers
+//! need device nodes, setuid programs and other users, and tools filter on
+//! `fuse.fuse-overlayfs`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::overlay::setup::SetupError;
+use crate::sys::fusermount;
+use crate::sys::mount::{self, Errno, MountFlags, reason};
+use crate::sys::{mountinfo, process};
+
+use super::adapter::RootShape;
+use super::outside::Outside;
+
+/// The name of the shown directory below FUSE's root (fuse.md, lever 12).
+pub const SHOWN: &str = "merged";
+
+/// What the mount is to be called and allowed.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// The type is `fuse.` and this.
+    pub subtype: String,
+    /// The first column of /proc/mounts.
+    pub source: OsString,
+    /// `ro`, `nodev` and so on.
+    pub flags: MountFlags,
+    /// SELinux contexts.
+    pub contexts: Vec<(String, OsString)>,
+    /// Mode of the shown root, with its type.
+    pub root_mode: u32,
+}
+
+/// The mount point, held since before anything was mounted on it.
+#[derive(Debug)]
+pub struct Place {
+    path: PathBuf,
+    held: OwnedFd,
+}
+
+impl Place {
+    /// Takes hold of a mount point.
+    pub fn hold(path: &Path) -> Result<Self, SetupError> {
+        let held = mount::hold_directory(path).map_err(|e| not_a_place(path, e))?;
+        // The kernel's own name for it, without symlinks; that is what
+        // mountinfo shows and umount2 wants.
+        let path = std::fs::read_link(process::path_of_descriptor(&held))
+            .unwrap_or_else(|_| path.to_owned());
+        Ok(Place { path, held })
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path for mount(2): the held directory itself, whatever its path
+    /// leads to by now. Where /proc is missing the path has to do.
+    fn target(&self) -> PathBuf {
+        let by_descriptor = process::path_of_descriptor(&self.held);
+        if by_descriptor.exists() {
+            by_descriptor
+        } else {
+            self.path.clone()
+        }
+    }
+}
+
+fn not_a_place(path: &Path, errno: Errno) -> SetupError {
+    let path = path.display();
+    match errno {
+        Errno::NOENT => SetupError::new(
+            format!("the mount point {path} does not exist"),
+            format!("make it first: mkdir -p {path}"),
+        ),
+        Errno::NOTDIR => SetupError::new(
+            format!("the mount point {path} is not a directory"),
+            "an overlay can only be mounted on a directory",
+        ),
+        Errno::NOTCONN => SetupError::new(
+            format!("at the mount point {path} is a FUSE mount whose process has ended"),
+            format!("unmount it first: acetate unmount {path}"),
+        ),
+        _ => SetupError::new(
+            format!("the mount point {path} cannot be opened: {}", reason(errno)),
+            "its parent directories must be searchable for you",
+        ),
+    }
+}
+
+/// A FUSE mount that nobody serves yet.
+#[derive(Debug)]
+pub struct Attached {
+    /// The descriptor of /dev/fuse that serves it.
+    pub device: OwnedFd,
+    /// What node 1 must be.
+    pub shape: RootShape,
+    /// How it is taken away again.
+    pub undo: Undo,
+    place: Place,
+    flags: MountFlags,
+}
+
+/// Who unmounts.
+#[derive(Debug)]
+pub enum Undo {
+    /// We may.
+    Kernel,
+    /// fusermount3, run by this process.
+    Program,
+    /// fusermount3, run by a process outside our user namespace.
+    Outside(Outside),
+}
+
+/// Why mount(2) did not do it.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Not allowed: fusermount3 may be. The place is given back for it.
+    NotAllowed(Place, SetupError),
+    /// No use in trying another way.
+    Final(SetupError),
+}
+
+/// Mounts by mount(2).
+pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
+    let device = match mount::open_fuse_device() {
+        Ok(device) => device,
+        Err(e @ (Errno::ACCESS | Errno::PERM)) => {
+            return Err(Refusal::NotAllowed(place, no_device(e)));
+        }
+        Err(e) => return Err(Refusal::Final(no_device(e))),
+    };
+    let (uid, gid) = process::effective_ids();
+    let mut data = OsString::from(format!(
+        "fd={},rootmode={:o},user_id={uid},group_id={gid},default_permissions,allow_other",
+        mount::number_of(&device),
+        look.root_mode
+    ));
+    // Without SELinux the kernel refuses these words.
+    if Path::new("/sys/fs/selinux/status").exists() {
+        for (key, value) in &look.contexts {
+            data.push(format!(",{key}=\""));
+            data.push(value);
+            data.push("\"");
+        }
+    }
+    let shape = if mount::can_move_mounts(&place.held) {
+        RootShape::Child(SHOWN)
+    } else {
+        RootShape::Direct
+    };
+    let fstype = format!("fuse.{}", look.subtype);
+    match mount::mount_fuse(&place.target(), &fstype, &look.source, look.flags, &data) {
+        Ok(()) => Ok(Attached {
+            device,
+            shape,
+            undo: Undo::Kernel,
+            place,
+            flags: look.flags,
+        }),
+        Err(e @ (Errno::PERM | Errno::ACCESS)) => {
+            let error = SetupError::new(
+                format!(
+                    "mounting at {} is not permitted: {}",
+                    place.path.display(),
+                    reason(e)
+                ),
+                "run it as root or in `unshare -Urm`: a user namespace needs a mount namespace of its own",
+            );
+            Err(Refusal::NotAllowed(place, error))
+        }
+        Err(e) => Err(Refusal::Final(SetupError::new(
+            format!("mounting at {} failed: {}", place.path.display(), reason(e)),
+            match e {
+                Errno::NODEV => "the kernel has no FUSE: load it with `modprobe fuse`",
+                _ => "the kernel log (dmesg) may say more",
+            },
+        ))),
+    }
+}
+
+/// What to do where /dev/fuse is closed.
+const OPEN_TO_ALL: &str = "its mode should be 0666 (chmod 0666 /dev/fuse as root), and a container must be allowed to use it: --device /dev/fuse";
+
+fn no_device(errno: Errno) -> SetupError {
+    match errno {
+        Errno::NOENT => SetupError::new(
+            "there is no /dev/fuse",
+            "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse",
+        ),
+        Errno::NXIO | Errno::NODEV => SetupError::new(
+            "/dev/fuse is there, but the kernel has no FUSE behind it",
+            "load the module with `modprobe fuse`",
+        ),
+        _ => SetupError::new(
+            format!("/dev/fuse cannot be opened: {}", reason(errno)),
+            OPEN_TO_ALL,
+        ),
+    }
+}
+
+/// Mounts by fusermount3, for an ordinary user. The second value is a warning.
+pub fn by_program(
+    place: Place,
+    look: &Look,
+    undo: Undo,
+) -> Result<(Attached, Option<String>), SetupError> {
+    let (uid, _) = process::effective_ids();
+    let mut words: Vec<OsString> = vec![
+        fusermount::word("fsname", &look.source),
+        fusermount::word("subtype", OsStr::new(&look.subtype)),
+        "default_permissions".into(),
+    ];
+    let open_to_others = uid == 0 || fusermount::others_are_allowed();
+    if open_to_others {
+        words.push("allow_other".into());
+    }
+    words.extend(flag_words(look.flags).map(OsString::from));
+    let warning = (!open_to_others).then(|| {
+        "only you will see this mount, not even root: /etc/fuse.conf has no line `user_allow_other`".to_owned()
+    });
+    let options = words.join(OsStr::new(","));
+    match fusermount::mount(&place.path, &options) {
+        Ok(device) => {
+            let attached = Attached {
+                device,
+                shape: RootShape::Direct,
+                undo,
+                place,
+                flags: look.flags,
+            };
+            Ok((attached, warning))
+        }
+        Err(fusermount::Error::Missing) => Err(SetupError::new(
+            format!(
+                "you may not mount at {} yourself, and there is no fusermount3 to do it for you",
+                place.path.display()
+            ),
+            "install it (package fuse3), or work as root or in `unshare -Urm`",
+        )),
+        Err(fusermount::Error::Broken(why)) => Err(SetupError::new(
+            format!("fusermount3 did not work: {why}"),
+            "reinstall the package fuse3",
+        )),
+        Err(fusermount::Error::Refused(why)) => Err(refused_by_program(&place, &why)),
+    }
+}
+
+fn refused_by_program(place: &Place, why: &str) -> SetupError {
+    let hint = if why.contains("no write access") || why.contains("not owned") {
+        "an ordinary user can only mount on a directory that belongs to that user"
+    } else if why.contains("/dev/fuse") && why.contains("Permission denied") {
+        OPEN_TO_ALL
+    } else if why.contains("/dev/fuse") {
+        "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse"
+    } else if why.contains("Operation not permitted") {
+        "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or a container"
+    } else {
+        "its own words say what it wants"
+    };
+    SetupError::new(
+        format!(
+            "fusermount3 refused to mount at {}: {why}",
+            place.path.display()
+        ),
+        hint,
+    )
+}
+
+/// The words for fusermount3; dev and suid are not for ordinary users.
+fn flag_words(flags: MountFlags) -> impl Iterator<Item = &'static str> {
+    [
+        (MountFlags::RDONLY, "ro"),
+        (MountFlags::NOEXEC, "noexec"),
+        (MountFlags::SYNCHRONOUS, "sync"),
+        (MountFlags::DIRSYNC, "dirsync"),
+        (MountFlags::NOATIME, "noatime"),
+        (MountFlags::NODIRATIME, "nodiratime"),
+    ]
+    .into_iter()
+    .filter(move |(flag, _)| flags.contains(*flag))
+    .map(|(_, word)| word)
+}
+
+impl Attached {
+    /// Splits off the descriptor: the rest knows how to show and to undo.
+    pub fn into_parts(self) -> (OwnedFd, RootShape, Shown) {
+        let Place { path, held } = self.place;
+        let shown = Shown {
+            path,
+            held: Some(held),
+            flags: self.flags,
+            undo: self.undo,
+            device: None,
+        };
+        (self.device, self.shape, shown)
+    }
+
+    /// Takes an unserved mount away again.
+    pub fn give_up(self) {
+        let (device, _, mut shown) = self.into_parts();
+        shown.undo();
+        drop(device);
+    }
+}
+
+/// A mount in its place.
+#[derive(Debug)]
+pub struct Shown {
+    path: PathBuf,
+    /// Let go of once the mount is in its place: what lies under it may be
+    /// unmounted after us, while this process still ends.
+    held: Option<OwnedFd>,
+    flags: MountFlags,
+    undo: Undo,
+    /// st_dev of the FUSE file system, known once it is shown.
+    device: Option<(u32, u32)>,
+}
+
+impl Shown {
+    /// Puts the merged root in the place of FUSE's own root, where the shape
+    /// asks for it, and checks that the mount there is ours and as asked for.
+    ///
+    /// The session's loops must run: the kernel looks the name up.
+    pub fn settle(&mut self, shape: RootShape) -> Result<(), SetupError> {
+        if let RootShape::Child(name) = shape {
+            self.swap_root_for(name).map_err(|e| {
+                SetupError::new(
+                    format!(
+                        "the mount at {} could not be put in its place: {}",
+                        self.path.display(),
+                        reason(e)
+                    ),
+                    "the kernel log (dmesg) may say more",
+                )
+            })?;
+        }
+        self.held = None;
+        self.check()
+    }
+
+    fn swap_root_for(&self, name: &str) -> Result<(), Errno> {
+        let held = self.held.as_ref().ok_or(Errno::BADF)?;
+        let tree = mount::clone_tree(&self.path.join(name))?;
+        mount::unmount(&self.path, mount::Detach::Now)?;
+        mount::attach(&tree, held)
+    }
+
+    fn check(&mut self) -> Result<(), SetupError> {
+        let path = &self.path;
+        let not_there = |why: String| {
+            SetupError::new(
+                format!(
+                    "the mount at {} is not there although it was made: {why}",
+                    path.display()
+                ),
+                "somebody unmounted it or mounted over it meanwhile; try again",
+            )
+        };
+        match mount::is_serving_fuse(path) {
+            Ok(true) => {}
+            Ok(false) => return Err(not_there("another file system is".to_owned())),
+            Err(e) => return Err(not_there(reason(e))),
+        }
+        // Without /proc there is no mountinfo; the mount works all the same.
+        let Ok(Some(line)) = mountinfo::at(path) else {
+            return Ok(());
+        };
+        self.device = Some(line.device);
+        if !matches!(self.undo, Undo::Kernel) {
+            return Ok(());
+        }
+        let lost = mount::lost_flags(self.flags, &line.options);
+        if lost.is_empty() {
+            return Ok(());
+        }
+        mount::set_mount_flags(path, self.flags).map_err(|e| {
+            SetupError::new(
+                format!(
+                    "the mount at {} lost the flags {lost:?}: {}",
+                    path.display(),
+                    reason(e)
+                ),
+                "leave out these words, or mount from a shell that is not restricted",
+            )
+        })
+    }
+
+    /// The mount's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the mount away: at once where nobody uses it, else out of sight.
+    pub fn undo(&mut self) {
+        match &mut self.undo {
+            Undo::Kernel => undo_by_kernel(&self.path, self.device),
+            Undo::Program => {
+                if fusermount::unmount(&self.path, mount::Detach::WhenIdle).is_err() {
+                    log_failure(fusermount::unmount(&self.path, mount::Detach::Now));
+                }
+            }
+            Undo::Outside(outside) => outside.unmount(),
+        }
+    }
+}
+
+/// Unmounts every mount of this file system that we see, and no other: it may
+/// have been moved, and something else may be mounted at its path by now.
+fn undo_by_kernel(path: &Path, device: Option<(u32, u32)>) {
+    let mut paths = vec![path.to_owned()];
+    if let (Some(device), Ok(lines)) = (device, mountinfo::read()) {
+        paths = lines
+            .into_iter()
+            .rev()
+            .filter(|l| l.device == device)
+            .map(|l| l.mountpoint)
+            .collect();
+    }
+    for path in paths {
+        if mount::unmount(&path, mount::Detach::WhenIdle).is_err() {
+            log_failure(mount::unmount(&path, mount::Detach::Now));
+        }
+    }
+}
+
+fn log_failure<E: std::fmt::Debug>(result: Result<(), E>) {
+    if let Err(e) = result {
+        tracing::warn!("unmounting failed: {e:?}");
+    }
+}

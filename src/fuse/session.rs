@@ -1,0 +1,161 @@
+//! A mount's life: INIT, event loops, priming, signals, the end.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use fuser::{Config, Session, SessionACL};
+
+use crate::overlay::setup::SetupError;
+use crate::sys::signal;
+
+use super::adapter::{Adapter, PrimeHandle, RootShape};
+use super::attach::Shown;
+
+/// Event loops when nobody asked for a number.
+fn default_threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(2, 4)
+}
+
+/// Serves a mount until it is unmounted.
+///
+/// `ready` is called once the mount serves; when it answers false nobody
+/// wants the mount any more, and it is taken away again.
+///
+/// The signals of `sys::signal::END` must be blocked already.
+pub fn serve(
+    adapter: Adapter,
+    device: OwnedFd,
+    shape: RootShape,
+    shown: Shown,
+    threads: Option<usize>,
+    ready: impl FnOnce() -> bool,
+) -> Result<(), SetupError> {
+    let prime = adapter.prime_handle();
+    let shutdown = adapter.shutdown_handle();
+    let shown = Arc::new(Mutex::new(shown));
+    let started = start_loops(adapter, device, threads).inspect_err(|_| undo(&shown))?;
+    watch_signals(Arc::clone(&shown));
+
+    let settled = settle(&shown, shape, &prime);
+    if settled.is_err() || !ready() {
+        undo(&shown);
+    }
+    let ended = started.join();
+    if matches!(ended, Ok(Err(_)) | Err(_)) {
+        // Nobody serves it any more: better no mount than a dead one.
+        undo(&shown);
+    }
+    if let Err(e) = shutdown.finish() {
+        tracing::error!(error = %e, "the end of the mount could not be synced: newest writes may be lost");
+    }
+    settled?;
+    match ended {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(SetupError::new(
+            format!("the connection to the kernel broke: {e}"),
+            "",
+        )),
+        Err(_) => Err(SetupError::new(
+            "an event loop ended unexpectedly",
+            "this is a bug in acetate; please report it with the log (-f -d)",
+        )),
+    }
+}
+
+/// Answers the kernel's INIT and starts the event loops.
+fn start_loops(
+    adapter: Adapter,
+    device: OwnedFd,
+    threads: Option<usize>,
+) -> Result<JoinHandle<std::io::Result<()>>, SetupError> {
+    let mut config = Config::default();
+    config.n_threads = Some(threads.unwrap_or_else(default_threads).max(1));
+    // Who may come in is the kernel's to decide (allow_other,
+    // default_permissions); fuser's own check would refuse other users.
+    config.acl = SessionACL::All;
+    let failed = |e: std::io::Error| {
+        SetupError::new(
+            format!("the kernel and acetate did not agree on how to speak FUSE: {e}"),
+            "the log (-f -d) says more",
+        )
+    };
+    let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
+    std::thread::Builder::new()
+        .name("session".to_owned())
+        .spawn(move || session.run())
+        .map_err(|e| {
+            SetupError::new(
+                format!("no thread could be started: {e}"),
+                "the limit of processes (ulimit -u) may be reached",
+            )
+        })
+}
+
+fn settle(shown: &Mutex<Shown>, shape: RootShape, prime: &PrimeHandle) -> Result<(), SetupError> {
+    let mut shown = shown
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    shown.settle(shape)?;
+    prime_mount(shown.path())?;
+    prime.done();
+    tracing::info!("serving {}", shown.path().display());
+    Ok(())
+}
+
+/// Sends the first OPEN, OPENDIR and READDIR through the mount, so that the
+/// kernel has learnt that none of them is needed before the first client comes
+/// (fuse.md, lever 1(d)).
+fn prime_mount(root: &Path) -> Result<(), SetupError> {
+    let failed = |e: std::io::Error| {
+        SetupError::new(
+            format!("the mount at {} does not answer: {e}", root.display()),
+            "this is a bug in acetate; please report it with the log (-f -d)",
+        )
+    };
+    drop(std::fs::File::open(root.join(Adapter::prime_name())).map_err(failed)?);
+    for entry in std::fs::read_dir(root).map_err(failed)?.take(1) {
+        entry.map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn undo(shown: &Mutex<Shown>) {
+    shown
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .undo();
+}
+
+/// The first SIGTERM or SIGINT unmounts; the session ends when the last user
+/// is gone. The second ends the process.
+fn watch_signals(shown: Arc<Mutex<Shown>>) {
+    let watch = move || {
+        let mut asked = false;
+        while let Some(signal) = signal::wait_for_end() {
+            if asked {
+                signal::die_of(signal);
+            }
+            asked = true;
+            tracing::info!("signal {signal}: unmounting");
+            // On a thread of its own, so that the second signal is heard even
+            // if this hangs.
+            let shown = Arc::clone(&shown);
+            best_effort_thread("unmount", move || undo(&shown));
+        }
+    };
+    // Without the thread the mount works; it only cannot be ended by a signal.
+    best_effort_thread("signals", watch);
+}
+
+fn best_effort_thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(e) = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+    {
+        tracing::warn!("the thread for {name} could not be started: {e}");
+    }
+}

@@ -1,0 +1,174 @@
+//! mount(2) and its younger relatives, for a FUSE file system.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+pub use rustix::io::Errno;
+pub use rustix::mount::MountFlags;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
+
+/// statfs's f_type of a FUSE mount.
+const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+
+/// The system's words for an error, without the number.
+pub fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    match text.rfind(" (os error") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
+/// Opens /dev/fuse.
+pub fn open_fuse_device() -> Result<OwnedFd, Errno> {
+    rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens a directory without reading from it: its place is held from now on,
+/// whatever is mounted over it.
+pub fn hold_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Mounts FUSE: `fstype` such as `fuse.acetate`, `data` the kernel's words.
+pub fn mount_fuse(
+    target: &Path,
+    fstype: &str,
+    source: &OsStr,
+    flags: MountFlags,
+    data: &OsStr,
+) -> Result<(), Errno> {
+    let data = CString::new(data.as_bytes()).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount(source, target, fstype, flags, Some(data.as_c_str()))
+}
+
+/// Whether a mount can be cloned and moved here (Linux 5.2, and no filter in
+/// the way). `place` is any directory.
+pub fn can_move_mounts(place: &OwnedFd) -> bool {
+    let clone = open_tree(place.as_fd(), OsStr::new(""));
+    // EINVAL: the call is there, this one mount may not be cloned; ours may.
+    if !matches!(clone, Ok(_) | Err(Errno::INVAL)) {
+        return false;
+    }
+    // A clone cannot be moved to a place that is not a directory of a mount:
+    // the call is made with what fails last, so that nothing is moved.
+    let nowhere = rustix::mount::move_mount(
+        place.as_fd(),
+        "acetate-no-such-name",
+        place.as_fd(),
+        "acetate-no-such-name",
+        MoveMountFlags::empty(),
+    );
+    matches!(nowhere, Err(Errno::NOENT))
+}
+
+/// Clones the mount that shows `name` below `dir`, attached nowhere.
+fn open_tree(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    rustix::mount::open_tree(
+        dir,
+        name,
+        OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH,
+    )
+}
+
+/// Clones the directory at `path` as a mount of its own, attached nowhere.
+pub fn clone_tree(path: &Path) -> Result<OwnedFd, Errno> {
+    open_tree(CWD, path.as_os_str())
+}
+
+/// Attaches a clone to the place held by `target`.
+pub fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
+    rustix::mount::move_mount(
+        tree,
+        "",
+        target,
+        "",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+    )
+}
+
+/// How hard an unmount tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detach {
+    /// Refused while something is open there.
+    WhenIdle,
+    /// Out of sight at once, gone when the last user is.
+    Now,
+}
+
+/// umount2(2) of the uppermost mount at `path`.
+pub fn unmount(path: &Path, detach: Detach) -> Result<(), Errno> {
+    let flags = match detach {
+        Detach::WhenIdle => UnmountFlags::NOFOLLOW,
+        Detach::Now => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
+    };
+    rustix::mount::unmount(path, flags)
+}
+
+/// Whether the file system at `path` is a FUSE one that answers.
+pub fn is_serving_fuse(path: &Path) -> Result<bool, Errno> {
+    let stat = rustix::fs::statfs(path)?;
+    Ok(stat.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
+/// Mode bits of a directory, type included.
+pub fn directory_mode(path: &Path) -> Result<u32, Errno> {
+    Ok(rustix::fs::stat(path)?.st_mode)
+}
+
+/// Who owns the directory behind a held descriptor.
+pub fn owner_of(fd: &OwnedFd) -> Result<u32, Errno> {
+    Ok(rustix::fs::fstat(fd)?.st_uid)
+}
+
+/// What remains of the flags a mount was asked for, from its own flags in
+/// mountinfo (`rw,nosuid,…`): those that got lost.
+pub fn lost_flags(asked: MountFlags, shown: &str) -> MountFlags {
+    let has = |word: &str| shown.split(',').any(|w| w == word);
+    let mut lost = MountFlags::empty();
+    for (flag, word) in [
+        (MountFlags::RDONLY, "ro"),
+        (MountFlags::NOSUID, "nosuid"),
+        (MountFlags::NODEV, "nodev"),
+        (MountFlags::NOEXEC, "noexec"),
+        (MountFlags::NOATIME, "noatime"),
+        (MountFlags::NODIRATIME, "nodiratime"),
+        (MountFlags::NOSYMFOLLOW, "nosymfollow"),
+    ] {
+        if asked.contains(flag) && !has(word) {
+            lost |= flag;
+        }
+    }
+    lost
+}
+
+/// Gives the mount at `path` these flags again.
+pub fn set_mount_flags(path: &Path, flags: MountFlags) -> Result<(), Errno> {
+    rustix::mount::mount_remount(path, MountFlags::BIND | flags, "")
+}
+
+/// The number of a descriptor, for the `fd=` word of FUSE's mount data.
+pub fn number_of(fd: &OwnedFd) -> i32 {
+    fd.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_the_mount_does_not_show_is_lost() {
+        let asked = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::LAZYTIME;
+        assert_eq!(lost_flags(asked, "ro,nodev,relatime"), MountFlags::empty());
+        assert_eq!(lost_flags(asked, "rw,nodev"), MountFlags::RDONLY);
+    }
+}

@@ -1,0 +1,315 @@
+//! This process: its descriptors, its session, its children, its limits.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, WaitOptions};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+/// Which side of a fork this is.
+#[derive(Debug, Clone, Copy)]
+pub enum Fork {
+    /// The process that called; with the child's id.
+    Parent(Pid),
+    /// The new process.
+    Child,
+}
+
+/// Makes a child process that goes on from here.
+///
+/// Refused while other threads run: a lock that one of them holds would stay
+/// locked in the child for ever.
+pub fn fork() -> Result<Fork, Errno> {
+    if thread_count() > 1 {
+        return Err(Errno::DEADLK);
+    }
+    // SAFETY: no other thread exists (checked above), so the child may do
+    // whatever the parent might.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => Err(last_errno()),
+        0 => Ok(Fork::Child),
+        _ => Pid::from_raw(pid).map(Fork::Parent).ok_or(Errno::SRCH),
+    }
+}
+
+/// Threads of this process; 1 where /proc is not there to tell.
+fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// errno of the libc call that has just failed.
+pub(super) fn last_errno() -> Errno {
+    std::io::Error::last_os_error()
+        .raw_os_error()
+        .map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+/// How a child ended, as half a sentence.
+pub fn how_it_ended(child: Pid) -> String {
+    match rustix::process::waitpid(Some(child), WaitOptions::empty()) {
+        Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("it exited with status {code}"),
+            (None, Some(signal)) => format!("signal {signal} ended it"),
+            (None, None) => "it ended".to_owned(),
+        },
+        // Somebody made us ignore SIGCHLD: the status is gone.
+        _ => "it ended without a word".to_owned(),
+    }
+}
+
+/// Closes every descriptor above 2 but those in `keep`.
+///
+/// For the first moments of the program only, before it has opened anything:
+/// callers (podman) leak sockets and lock files to their children, and wait
+/// for them to be closed.
+pub fn close_inherited(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    keep.sort_unstable();
+    let mut first = 3u32;
+    for fd in keep {
+        if fd > first {
+            close_span(first, fd - 1);
+        }
+        first = first.max(fd.saturating_add(1));
+    }
+    close_span(first, u32::MAX);
+}
+
+/// Closes everything but these and puts /dev/null in the place of stdin,
+/// stdout and stderr: for a forked process that ends with [`leave`] and never
+/// returns to the owners of what is closed here.
+pub fn keep_only(keep: &[RawFd]) {
+    close_inherited(keep);
+    if stdio_to_null().is_err() {
+        leave(1);
+    }
+}
+
+/// Ends a forked process without the cleanups that belong to its parent.
+pub fn leave(status: i32) -> ! {
+    // SAFETY: _exit(2) takes a number.
+    unsafe { libc::_exit(status) }
+}
+
+fn close_span(first: u32, last: u32) {
+    // SAFETY: no owner of a descriptor of this span will use it: either
+    // nothing has been opened yet (close_inherited), or the caller does not
+    // return to the owners (keep_only).
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    if done == 0 {
+        return;
+    }
+    // Linux before 5.9, or a seccomp filter: one by one.
+    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
+        if let Ok(fd) = i32::try_from(fd) {
+            // SAFETY: as above; the descriptor of read_dir is closed already,
+            // a second close of its number does nothing.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// Marks the inherited descriptors that stay open so that no child gets them.
+pub fn close_on_exec(fds: &[RawFd]) {
+    for fd in fds {
+        // SAFETY: fcntl(2) on a number; a wrong one answers EBADF.
+        unsafe { libc::fcntl(*fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Puts /dev/null in the place of stdin, stdout and stderr.
+pub fn stdio_to_null() -> Result<(), Errno> {
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+    for fd in 0..=2 {
+        // SAFETY: dup2 over 0, 1 and 2, which std never owns, only uses.
+        if unsafe { libc::dup2(null.as_raw_fd(), fd) } < 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}
+
+/// Leaves the caller's session, so that its terminal's signals do not reach us.
+pub fn new_session() {
+    // Fails only for a process group leader, which a fresh child is not.
+    if let Err(e) = rustix::process::setsid() {
+        tracing::debug!("setsid: {e}");
+    }
+}
+
+/// Directory `/` and umask 0: no caller's directory is held, and modes are
+/// what the requests say.
+pub fn leave_surroundings() {
+    if let Err(e) = rustix::process::chdir("/") {
+        tracing::debug!("chdir /: {e}");
+    }
+    rustix::process::umask(rustix::fs::Mode::empty());
+}
+
+/// Raises the number of descriptors to what is allowed; the result.
+pub fn raise_descriptor_limit() -> u64 {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let soft = limit.current;
+        limit.current = limit.maximum;
+        if rustix::process::setrlimit(Resource::Nofile, limit).is_err() {
+            limit.current = soft;
+        }
+    }
+    limit.current.unwrap_or(u64::MAX)
+}
+
+/// Whether this process may mount, as far as its capabilities go.
+pub fn may_mount() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// The ids this process acts with: user and group.
+pub fn effective_ids() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+/// Enters a user namespace of its own in which this process keeps its ids and
+/// holds every capability over what belongs to them (fuse.md 1(c)).
+///
+/// For a single-threaded process only. Where it fails after the namespace was
+/// made, the process sees every id as nobody's and is of no use any more: see
+/// [`own_user_namespace_works`].
+pub fn enter_own_user_namespace() -> Result<(), String> {
+    let (uid, gid) = effective_ids();
+    if thread_count() > 1 {
+        return Err("this process has several threads".to_owned());
+    }
+    // SAFETY: CLONE_NEWUSER unshares no descriptor table and no memory.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWUSER) }
+        .map_err(|e| format!("unshare: {e}"))?;
+    let write =
+        |file: &str, text: String| std::fs::write(file, text).map_err(|e| format!("{file}: {e}"));
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Whether [`enter_own_user_namespace`] would work, tried out in a child:
+/// AppArmor lets some programs make a namespace but gives them nothing in it.
+pub fn own_user_namespace_works() -> bool {
+    match fork() {
+        Ok(Fork::Child) => {
+            let works = enter_own_user_namespace().is_ok() && may_mount();
+            leave(if works { 0 } else { 1 })
+        }
+        Ok(Fork::Parent(child)) => {
+            let ended = rustix::process::waitpid(Some(child), WaitOptions::empty());
+            ended
+                .ok()
+                .flatten()
+                .and_then(|(_, status)| status.exit_status())
+                == Some(0)
+        }
+        Err(_) => false,
+    }
+}
+
+/// Moves this process into the mount namespace that a file stands for.
+pub fn enter_mount_namespace(file: &std::path::Path) -> Result<(), std::io::Error> {
+    let file = File::open(file)?;
+    let fd = std::os::fd::AsFd::as_fd(&file);
+    rustix::thread::move_into_link_name_space(fd, Some(rustix::thread::LinkNameSpaceType::Mount))?;
+    Ok(())
+}
+
+/// Two ends of a pipe through which one process tells another one byte.
+pub fn byte_pipe() -> Result<(ByteReader, ByteWriter), Errno> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((
+        ByteReader(File::from(reader)),
+        ByteWriter(File::from(writer)),
+    ))
+}
+
+/// The end that waits.
+#[derive(Debug)]
+pub struct ByteReader(File);
+
+/// The end that tells.
+#[derive(Debug)]
+pub struct ByteWriter(File);
+
+impl ByteReader {
+    /// Its descriptor's number.
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Waits for the byte; `None` when nobody is left who could send it.
+    pub fn wait(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        // read_exact repeats after EINTR.
+        self.0.read_exact(&mut byte).ok()?;
+        byte.first().copied()
+    }
+}
+
+impl ByteWriter {
+    /// Its descriptor's number.
+    pub fn number(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Sends the byte; false when nobody listens any more.
+    pub fn tell(&mut self, byte: u8) -> bool {
+        self.0.write_all(&[byte]).is_ok()
+    }
+}
+
+/// Tells systemd that the service is ready (sd_notify(3)), if it asked for that.
+pub fn notify_ready() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|n| !n.is_empty()) else {
+        return;
+    };
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        let address = match name.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name)?,
+            None => SocketAddr::from_pathname(&name)?,
+        };
+        socket.send_to_addr(b"READY=1", &address)
+    });
+    if let Err(e) = sent {
+        tracing::warn!("NOTIFY_SOCKET: {e}");
+    }
+}
+
+/// Gives this thread, and in a process with one thread the process, a name for ps(1).
+pub fn set_name(name: &std::ffi::CStr) {
+    if let Err(e) = rustix::thread::set_name(name) {
+        tracing::debug!("set_name: {e}");
+    }
+}
+
+/// A descriptor's path for calls that take paths.
+pub fn path_of_descriptor(fd: &OwnedFd) -> std::path::PathBuf {
+    std::path::PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
