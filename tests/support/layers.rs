@@ -73,6 +73,19 @@ impl Layers {
         layers
     }
 
+    /// The same directories, which stay the property of this value.
+    pub fn borrowed(&self) -> Self {
+        Self {
+            lowers: self.lowers.clone(),
+            upper: self.upper.clone(),
+            work: self.work.clone(),
+            merged: self.merged.clone(),
+            root: self.root.clone(),
+            writable: self.writable,
+            temp: None,
+        }
+    }
+
     /// The same lowers under a new empty upper (for a second mount of one stack).
     pub fn sibling(&self, base: Base) -> Self {
         let mut other = Self::new(base, 0);

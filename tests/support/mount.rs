@@ -19,6 +19,8 @@ pub enum Kind {
     Acetate,
     /// Kernel overlayfs.
     Kernel,
+    /// Nobody: the mountpoint is a plain directory with a copy of what the lowers show.
+    Plain,
 }
 
 /// A mounted overlay; dropping it unmounts and waits for the daemon to end.
@@ -78,28 +80,64 @@ impl Mount {
     pub fn try_kernel(layers: &Layers, extra: &str) -> io::Result<Self> {
         let options = CString::new(join(layers, extra))?;
         let point = CString::new(layers.merged.as_os_str().as_bytes())?;
-        // SAFETY: four NUL-terminated strings that live until the call returns.
-        let rc = unsafe {
-            libc::mount(
-                c"overlay".as_ptr(),
-                point.as_ptr(),
-                c"overlay".as_ptr(),
-                0,
-                options.as_ptr().cast(),
-            )
-        };
-        if rc != 0 {
-            return Err(io::Error::last_os_error());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            // SAFETY: four NUL-terminated strings that live until the call returns.
+            let rc = unsafe {
+                libc::mount(
+                    c"overlay".as_ptr(),
+                    point.as_ptr(),
+                    c"overlay".as_ptr(),
+                    0,
+                    options.as_ptr().cast(),
+                )
+            };
+            let error = io::Error::last_os_error();
+            if rc == 0 {
+                break;
+            }
+            // Another process may have made a mount namespace, with a copy of the mount that we just took down:
+            // the kernel calls the upper busy until it is gone.
+            if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(Self { point: layers.merged.clone(), kind: Kind::Kernel, daemon: None, mounted: true })
     }
 
-    /// Mounts `layers` with either.
-    pub fn with(kind: Kind, layers: &Layers, extra: &str) -> Self {
-        match kind {
-            Kind::Acetate => Self::acetate(layers, extra),
-            Kind::Kernel => Self::kernel(layers, extra),
+    /// Copies what the lowers show into the mountpoint, the first time; nothing is mounted. What an ordinary file
+    /// system does is the reference where kernel overlayfs refuses.
+    pub fn try_plain(layers: &Layers, extra: &str) -> io::Result<Self> {
+        let plain = Self { point: layers.merged.clone(), kind: Kind::Plain, daemon: None, mounted: false };
+        // A note beside it, as the copy may have been emptied since.
+        let note = layers.root.join("plain");
+        if note.exists() {
+            return Ok(plain);
         }
+        std::fs::write(note, "")?;
+        let view = tempfile::tempdir_in(&layers.root)?;
+        let mut source = layers.borrowed();
+        source.merged = view.path().to_owned();
+        let mount = Self::try_kernel(&source, extra)?;
+        // Its exit status says nothing: the kernel lists some whiteouts that cp then cannot find.
+        Command::new("cp").arg("-aT").arg(view.path()).arg(&layers.merged).stderr(Stdio::null()).status()?;
+        mount.unmount();
+        Ok(plain)
+    }
+
+    /// Mounts `layers` with any of them; the failure as a value.
+    pub fn try_with(kind: Kind, layers: &Layers, extra: &str) -> io::Result<Self> {
+        match kind {
+            Kind::Acetate => Self::try_acetate(layers, extra),
+            Kind::Kernel => Self::try_kernel(layers, extra),
+            Kind::Plain => Self::try_plain(layers, extra),
+        }
+    }
+
+    /// Mounts `layers` with any of them.
+    pub fn with(kind: Kind, layers: &Layers, extra: &str) -> Self {
+        Self::try_with(kind, layers, extra).unwrap_or_else(|e| panic!("{kind:?} mount with {extra:?}: {e}"))
     }
 
     /// The daemon's process id (None for the kernel).
@@ -119,6 +157,9 @@ impl Mount {
 
     /// Unmounts, and panics if the mount was busy or its daemon did not end with success.
     pub fn unmount(mut self) {
+        if self.kind == Kind::Plain {
+            return;
+        }
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Err(e) = umount(&self.point, 0) {
             // EBUSY for a moment is normal: another process may just be walking through.
@@ -166,11 +207,20 @@ impl Drop for Mount {
 pub fn acetate_command(options: &str, point: &Path) -> Command {
     let bin = acetate_bin();
     let mut command = Command::new(&bin);
-    if bin.file_name().is_none_or(|name| name != "fuse-overlayfs") {
-        command.arg("mount");
+    if is_peer(&bin) {
+        // It knows no redirects, index or metacopy, and refuses to start with the first.
+        let ours = ["redirect_dir=", "index=", "metacopy="];
+        let words: Vec<_> = options.split(',').filter(|w| !ours.iter().any(|o| w.starts_with(o))).collect();
+        command.args(["-f", "-o", &words.join(",")]).arg(point);
+    } else {
+        command.args(["mount", "-f", "-o", options]).arg(point);
     }
-    command.args(["-f", "-o", options]).arg(point);
     command
+}
+
+/// True if the program under test is one of the peers, tried for comparison.
+pub fn is_peer(bin: &Path) -> bool {
+    bin.file_name().is_some_and(|name| name == "fuse-overlayfs")
 }
 
 /// The program under test.
