@@ -45,6 +45,9 @@ impl Mount {
 
     /// As [`Mount::acetate`], the failure as a value (the daemon's stderr in it).
     pub fn try_acetate(layers: &Layers, extra: &str) -> io::Result<Self> {
+        if acetate_bin().as_os_str() == "kernel" {
+            return Self::try_kernel(layers, super::story::KERNEL);
+        }
         Self::spawn(acetate_command(&join(layers, extra), &layers.merged), &layers.merged)
     }
 
