@@ -106,7 +106,7 @@ impl Overlay {
         found: &Found,
     ) -> Result<()> {
         let present = match &found.upper {
-            Some(u) if u.by_index => Present::Nothing,
+            Some(u) if u.by_index.is_some() => Present::Nothing,
             Some(_) if node.is_dir() => Present::Dir,
             Some(_) => Present::NonDir,
             None => Present::Nothing,
@@ -193,8 +193,8 @@ impl Overlay {
     }
 
     fn anchored(&self, upper: &Upper, node: &Arc<Node>) -> Result<Option<Spot>> {
-        let (Some(index), Some(l)) = (&upper.index, self.lower_top(node)) else { return Ok(None) };
-        Ok(Some(Spot::at(index.clone(), self.anchor_name(&l)?)))
+        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return Ok(None) };
+        Ok(Some(Spot::at(index.clone(), (**name).clone())))
     }
 }
 
