@@ -164,6 +164,7 @@ impl Overlay {
         self.rename_upper(upper, a, b, node.is_dir())?;
         if let Some((victim, _)) = target {
             self.forget_name(upper, b.parent, &b.name, victim);
+            self.repin(upper, victim);
         }
         self.moved(node, a, b);
         Ok(())
