@@ -807,13 +807,13 @@ impl Filesystem for Adapter {
         reply_xattr(value, size, reply);
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
         s.counters.count(Op::Listxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
         }
-        reply_xattr(s.node(ino).and_then(|n| s.overlay.listxattr(&n)), size, reply);
+        reply_xattr(s.node(ino).and_then(|n| s.overlay.listxattr(&n, caller(req))), size, reply);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {

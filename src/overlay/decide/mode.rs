@@ -17,7 +17,7 @@ pub fn without_privilege(mode: u32) -> u32 {
 
 /// Whether a write or truncate by somebody without CAP_FSETID changes the mode.
 pub fn has_privilege(mode: u32) -> bool {
-    mode & libc::S_IFMT == libc::S_IFREG && without_privilege(mode) != mode
+    mode & libc::S_IFMT != libc::S_IFDIR && without_privilege(mode) != mode
 }
 
 /// Group and mode of a new object in a directory: set-gid directories hand

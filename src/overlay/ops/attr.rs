@@ -60,6 +60,7 @@ impl Overlay {
     pub(super) fn attr_from(&self, node: &Arc<Node>, s: &Stat) -> Result<Attr> {
         let mut stat = *s;
         stat.nlink = self.nlink(node, s);
+        stat.ctime = node.shown_ctime(s.ctime);
         stat.uid = self.settings.users.to_view(s.uid);
         stat.gid = self.settings.groups.to_view(s.gid);
         if node.metacopy.load(Ordering::Acquire)
@@ -103,8 +104,7 @@ impl Overlay {
         let uid = self.disk_id(change.uid, |u| self.settings.users.to_disk(u))?;
         let gid = self.disk_id(change.gid, |g| self.settings.groups.to_disk(g))?;
         if change.is_nothing() {
-            // Copying a file up only to clear what a write will clear is the
-            // write's business.
+            self.check_may_kill(node, caller)?;
             self.kill_privilege(node)?;
             return self.getattr(node);
         }
@@ -134,6 +134,7 @@ impl Overlay {
         if change.atime != SetTime::Keep || change.mtime != SetTime::Keep {
             spot.set_times(change.atime, change.mtime)?;
         }
+        node.unmask_ctime();
         let s = spot.stat()?;
         let s = self.undisguised(node, &spot, &s)?;
         self.attr_from(node, &s)
@@ -153,10 +154,24 @@ impl Overlay {
         if self.writable() { Ok(()) } else { Err(Errno::EROFS) }
     }
 
+    /// A change of nothing is the kernel's order before a write, but a plain
+    /// chown(2) of nothing arrives just so, from anybody: only who owns the file
+    /// or may write it may take its suid bit away.
+    fn check_may_kill(&self, node: &Arc<Node>, caller: Caller) -> Result<()> {
+        let a = self.getattr(node)?.stat;
+        if caller.uid == 0 || caller.uid == a.uid || !mode::has_privilege(a.mode) {
+            return Ok(());
+        }
+        let group = a.mode & 0o020 != 0
+            && (caller.gid == a.gid || crate::sys::cred::in_group(caller.pid, a.gid));
+        let acl = a.mode & 0o020 != 0 && self.getxattr(node, crate::layer::acl::ACCESS).is_ok();
+        if a.mode & 0o002 != 0 || group || acl { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
     /// Takes suid, sgid (where the group may execute) and capabilities from a
     /// file that somebody without CAP_FSETID changes.
     pub fn kill_privilege(&self, node: &Arc<Node>) -> Result<()> {
-        if node.kind != Kind::File {
+        if node.is_dir() || node.kind == Kind::Symlink {
             return Ok(());
         }
         let (spot, raw) = self.top_spot(node)?;
@@ -174,6 +189,7 @@ impl Overlay {
             let m = mode::without_privilege(now.mode);
             upper.change(&spot, &now, None, None, Some(m & 0o7777))?;
         }
+        node.unmask_ctime();
         if has_cap {
             best_effort("drop a file's capabilities", xattr::remove(&spot, capability));
         }

@@ -106,6 +106,7 @@ impl Overlay {
     }
 
     fn made(&self, parent: &Arc<Node>, name: &Name) -> Result<Entry> {
+        parent.unmask_ctime();
         let entry = self.lookup_locked(parent, name)?.ok_or(Errno::EIO)?;
         self.listings.added(parent.ino, name, entry.node.ino, entry.node.kind);
         Ok(entry)

@@ -150,7 +150,11 @@ impl Overlay {
             false => None,
         };
         node.metacopy.store(metacopy, Ordering::Release);
-        self.publish_copy(upper, node, staged, &raw, anchor)
+        self.publish_copy(upper, node, staged, &raw, anchor)?;
+        if let Ok((_, now)) = self.upper_spot(node) {
+            node.mask_ctime(raw.ctime, now.ctime);
+        }
+        Ok(())
     }
 
     /// Whether only metadata may be copied: the kernel does not for files with
@@ -205,7 +209,7 @@ impl Overlay {
         self.mark_impure(upper, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
         let fd = staged.publish(at.as_fd(), name)?;
-        restore_times(&at, &times);
+        restore_times(parent, &at, &times);
         upper.sync_dir(at.as_fd())?;
         self.set_upper(node, id)?;
         if let Some(fd) = fd {
@@ -336,7 +340,7 @@ impl Overlay {
         upper.set_opaque(&Spot::fd(fd.clone()))?;
         // Its whiteouts hide nothing now, and the kernel would list them.
         crate::overlay::upper::work::drop_whiteouts(&fd)?;
-        restore_times(&fd, &times);
+        restore_times(node, &fd, &times);
         *node.lowers.write() = Arc::from([]);
         Ok(())
     }
@@ -371,7 +375,7 @@ impl Overlay {
         self.mark_impure(upper, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
         dir::link_fd(spot.dirfd(), (at.as_fd(), name))?;
-        restore_times(&at, &times);
+        restore_times(parent, &at, &times);
         self.pin_nlink(upper, node, &spot)
     }
 
@@ -385,7 +389,11 @@ impl Overlay {
 }
 
 /// A copy-up must not show in the parent's times (user reports F#384, P#16897).
-pub(super) fn restore_times(dir: &Arc<std::os::fd::OwnedFd>, s: &Stat) {
-    let r = Spot::fd(dir.clone()).set_times(SetTime::At(s.atime), SetTime::At(s.mtime));
+pub(super) fn restore_times(node: &Node, dir: &Arc<std::os::fd::OwnedFd>, s: &Stat) {
+    let spot = Spot::fd(dir.clone());
+    let r = spot.set_times(SetTime::At(s.atime), SetTime::At(s.mtime));
     best_effort("restore a directory's times", r);
+    if let Ok(now) = spot.stat() {
+        node.mask_ctime(s.ctime, now.ctime);
+    }
 }

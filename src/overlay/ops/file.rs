@@ -34,6 +34,7 @@ impl Overlay {
         if kill {
             self.kill_privilege(node)?;
         }
+        node.unmask_ctime();
         file::write_at(fd.as_fd(), data, offset)
     }
 
@@ -41,6 +42,7 @@ impl Overlay {
     pub fn fallocate(&self, node: &Arc<Node>, mode: u32, offset: u64, len: u64) -> Result<()> {
         self.check_writable()?;
         let fd = self.writable_fd(node)?;
+        node.unmask_ctime();
         file::fallocate(fd.as_fd(), mode, offset, len)
     }
 
@@ -63,6 +65,7 @@ impl Overlay {
         self.check_writable()?;
         let dst = self.writable_fd(to.0)?;
         let src = self.data_fd(from.0, Access::Read)?;
+        to.0.unmask_ctime();
         copy::copy_range((src.as_fd(), from.1), (dst.as_fd(), to.1), len)
     }
 
@@ -102,6 +105,7 @@ impl Overlay {
         self.ensure_upper(node, Need::Data)?;
         let fd = self.flags_fd(node)?;
         file::set_inode_flags(fd.as_fd(), flags)?;
+        node.unmask_ctime();
         // An open for writing made before may not fit the new flags.
         self.fds.remove_node(node);
         Ok(())
