@@ -22,6 +22,8 @@ pub struct Difference<'a> {
     pub step: &'a Step,
     /// Who the reference is.
     pub reference: Kind,
+    /// The step changes, through a descriptor, an object that has no name any more.
+    pub orphan: bool,
     /// What the reference gave.
     pub expected: &'a Outcome,
     /// What the subject gave.
@@ -84,6 +86,17 @@ pub const INTENDED: &[Intended] = &[
         covers: |d| {
             (d.expected.errno != 0 || matches!(d.step.op, Op::Open { .. } | Op::WriteFile { .. } | Op::Write { .. }))
                 && differ_in_ctime_only(d)
+        },
+    },
+    Intended {
+        name: "kernel-cannot-copy-up-orphans",
+        reason: "a removed file of a lower whose directory is gone, or whose name is used again, cannot be changed on the \
+                 kernel (ENOENT, EIO, EEXIST); on ours it works, as on any plain file system",
+        covers: |d| {
+            d.reference == Kind::Kernel
+                && d.orphan
+                && [libc::ENOENT, libc::EIO, libc::EEXIST].contains(&d.expected.errno)
+                && [0, libc::ENODATA].contains(&d.actual.errno)
         },
     },
     Intended {

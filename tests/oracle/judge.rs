@@ -161,6 +161,7 @@ impl Pair {
             tally.left_out("kernel-orphans");
             return Ok(());
         }
+        let orphan = reference.changes_an_orphan(step);
         let expected = reference.run(step);
         if self.setup.marks == "user.overlay."
             && matches!(step.op, Op::Rename { .. })
@@ -179,8 +180,13 @@ impl Pair {
         if expected == actual {
             return Ok(());
         }
-        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, expected: &expected, actual: &actual }) {
+        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, orphan, expected: &expected, actual: &actual }) {
             tally.intended.entry(known.name).or_insert((0, known.reason)).0 += 1;
+            if orphan {
+                // What is open differs now; no name does.
+                reference.close_all();
+                subject.close_all();
+            }
             return Ok(());
         }
         Err(Failure {

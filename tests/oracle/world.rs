@@ -93,19 +93,38 @@ impl World {
         }
     }
 
-    /// True if the step changes the attributes of an object without a name that is not a file: kernel overlayfs
-    /// (6.18) then copies up over whatever has its name now, see `intended.rs`.
+    /// True if the step changes an object without a name that is not a file: kernel overlayfs (6.18) then copies
+    /// up over whatever has its name now, see `intended.rs`.
     pub fn would_hit_the_orphan_bug(&self, step: &Step) -> bool {
+        self.orphan_changed(step).is_some_and(|slot| !slot.file)
+    }
+
+    /// True if the step changes an object without a name.
+    pub fn changes_an_orphan(&self, step: &Step) -> bool {
+        self.orphan_changed(step).is_some()
+    }
+
+    fn orphan_changed(&self, step: &Step) -> Option<Slot> {
         let changed = match &step.op {
             Op::Fchmod { slot, .. } | Op::Fchown { slot, .. } | Op::Futimens { slot, .. } => Some(*slot),
-            Op::Fsetxattr { slot, .. } | Op::Linkfd { slot, .. } => Some(*slot),
+            Op::Fsetxattr { slot, .. } | Op::Linkfd { slot, .. } | Op::Write { slot, .. } => Some(*slot),
+            Op::Ftruncate { slot, .. } | Op::Fallocate { slot, .. } | Op::MmapWrite { slot, .. } => Some(*slot),
+            Op::CopyRange { to, .. } => Some(*to),
             // A name relative to a removed directory: there is only the directory itself.
             _ => step.at,
         };
-        changed.and_then(|slot| self.slots[slot]).is_some_and(|slot| {
+        changed.and_then(|slot| self.slots[slot]).filter(|slot| {
             let link = std::fs::read_link(format!("/proc/self/fd/{}", slot.fd)).unwrap_or_default();
-            !slot.file && link.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
+            link.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
         })
+    }
+
+    /// Closes every slot.
+    pub fn close_all(&mut self) {
+        for slot in self.slots.iter_mut().filter_map(Option::take) {
+            // SAFETY: we own it.
+            unsafe { libc::close(slot.fd) };
+        }
     }
 
     fn operate(&mut self, op: &Op) -> Seen {
