@@ -8,6 +8,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
@@ -103,6 +104,7 @@ pub struct Attached {
     pub undo: Undo,
     place: Place,
     flags: MountFlags,
+    hidden: Option<Hidden>,
 }
 
 /// Who unmounts.
@@ -154,13 +156,24 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
         RootShape::Direct
     };
     let fstype = format!("fuse.{}", look.subtype);
-    match mount::mount_fuse(&place.target(), &fstype, &look.source, look.flags, &data) {
-        Ok(()) => Ok(Attached {
+    let mounted = match shape {
+        RootShape::Child(_) => {
+            let (path, source, flags) = (place.path.clone(), look.source.clone(), look.flags);
+            Hidden::mount(move || mount::mount_fuse(&path, &fstype, &source, flags, &data)).map(Some)
+        }
+        RootShape::Direct => {
+            mount::mount_fuse(&place.target(), &fstype, &look.source, look.flags, &data)
+                .map(|()| None)
+        }
+    };
+    match mounted {
+        Ok(hidden) => Ok(Attached {
             device,
             shape,
             undo: Undo::Kernel,
             place,
             flags: look.flags,
+            hidden,
         }),
         Err(e @ (Errno::PERM | Errno::ACCESS)) => {
             let error = SetupError::new(
@@ -232,6 +245,7 @@ pub fn by_program(
                 undo,
                 place,
                 flags: look.flags,
+                hidden: None,
             };
             Ok((attached, warning))
         }
@@ -296,6 +310,7 @@ impl Attached {
             flags: self.flags,
             undo: self.undo,
             device: None,
+            hidden: self.hidden,
         };
         (self.device, self.shape, shown)
     }
@@ -319,6 +334,8 @@ pub struct Shown {
     undo: Undo,
     /// st_dev of the FUSE file system, known once it is shown.
     device: Option<(u32, u32)>,
+    /// FUSE's own root, until the merged one is shown in its stead.
+    hidden: Option<Hidden>,
 }
 
 impl Shown {
@@ -343,10 +360,10 @@ impl Shown {
         self.check()
     }
 
-    fn swap_root_for(&self, name: &str) -> Result<(), Errno> {
+    fn swap_root_for(&mut self, name: &str) -> Result<(), Errno> {
         let held = self.held.as_ref().ok_or(Errno::BADF)?;
-        let tree = mount::clone_tree(&self.path.join(name))?;
-        mount::unmount(&self.path, mount::Detach::Now)?;
+        let hidden = self.hidden.take().ok_or(Errno::BADF)?;
+        let tree = hidden.clone_tree(self.path.join(name))?;
         mount::attach(&tree, held)
     }
 
@@ -397,6 +414,10 @@ impl Shown {
 
     /// Takes the mount away: at once where nobody uses it, else out of sight.
     pub fn undo(&mut self) {
+        if self.hidden.take().is_some() {
+            // Nobody has seen it: it goes with its name space.
+            return;
+        }
         match &mut self.undo {
             Undo::Kernel => undo_by_kernel(&self.path, self.device),
             Undo::Program => {
@@ -406,6 +427,49 @@ impl Shown {
             }
             Undo::Outside(outside) => outside.unmount(),
         }
+    }
+}
+
+/// FUSE's own root, mounted where nobody sees it: in a mount namespace that one
+/// thread has for itself. The user's mount point shows nothing until the merged
+/// root is attached there in one step; when the thread ends, the namespace goes.
+#[derive(Debug)]
+struct Hidden {
+    wish: Sender<PathBuf>,
+    tree: Receiver<Result<OwnedFd, Errno>>,
+}
+
+impl Hidden {
+    fn mount(
+        make: impl FnOnce() -> Result<(), Errno> + Send + 'static,
+    ) -> Result<Hidden, Errno> {
+        let (wish, wishes) = channel::<PathBuf>();
+        let (made, result) = channel();
+        let (give, tree) = channel();
+        let thread = move || {
+            let mounted = process::own_mount_namespace().and_then(|()| make());
+            let ok = mounted.is_ok();
+            if made.send(mounted).is_err() || !ok {
+                return;
+            }
+            if let Ok(path) = wishes.recv()
+                && give.send(mount::clone_tree(&path)).is_err()
+            {
+                tracing::debug!("nobody waits for the merged root any more");
+            }
+        };
+        let spawned = std::thread::Builder::new().name("mounter".to_owned()).spawn(thread);
+        if spawned.is_err() {
+            return Err(Errno::AGAIN);
+        }
+        result.recv().unwrap_or(Err(Errno::IO))?;
+        Ok(Hidden { wish, tree })
+    }
+
+    /// A clone of what `path` shows in the namespace, which then ends.
+    fn clone_tree(self, path: PathBuf) -> Result<OwnedFd, Errno> {
+        self.wish.send(path).map_err(|_| Errno::IO)?;
+        self.tree.recv().unwrap_or(Err(Errno::IO))
     }
 }
 

@@ -313,3 +313,17 @@ pub fn set_name(name: &std::ffi::CStr) {
 pub fn path_of_descriptor(fd: &OwnedFd) -> std::path::PathBuf {
     std::path::PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
+
+/// Gives the calling thread a mount namespace of its own, from which nothing
+/// spreads to others. Needs CAP_SYS_ADMIN; other threads keep theirs.
+pub fn own_mount_namespace() -> Result<(), Errno> {
+    // SAFETY: CLONE_NEWNS (with CLONE_FS, which it implies) concerns the calling
+    // thread alone.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(Errno::from_raw_os_error(
+            std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
+        ));
+    }
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+}

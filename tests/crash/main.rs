@@ -18,6 +18,8 @@
 mod fdops;
 #[path = "../oracle/generate.rs"]
 mod generate;
+#[path = "../oracle/moved.rs"]
+mod moved;
 #[path = "../oracle/ops.rs"]
 mod ops;
 #[path = "../oracle/pathops.rs"]
@@ -120,7 +122,7 @@ fn random_case(seed: u64, run: u64) -> (Case, u64) {
     bytes[8..16].copy_from_slice(&run.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let scope = generate::Scope { users: false, links: true, steps: 400 };
+    let scope = generate::Scope { users: false, user_overlay: false, links: true, steps: 400 };
     let case = generate::case(scope).new_tree(&mut runner).unwrap().current();
     let delay = (0..40_000u64).new_tree(&mut runner).unwrap().current();
     (case, delay)
@@ -136,7 +138,7 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
     let theirs = ours.sibling(base);
     let mount = Mount::acetate(&ours, OPTIONS);
     let reference = Mount::kernel(&theirs, OPTIONS);
-    let mut worlds = (World::new(&mount.point, Kind::Acetate), World::new(&reference.point, Kind::Kernel));
+    let mut worlds = (World::new(&mount.point, Kind::Acetate, false), World::new(&reference.point, Kind::Kernel, false));
 
     let pid = mount.pid().unwrap() as i32;
     let killer = std::thread::spawn(move || {

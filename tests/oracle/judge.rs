@@ -60,6 +60,7 @@ pub struct Failure {
 /// Dropped in this order: descriptors, mounts, directories.
 struct Pair {
     setup: Setup,
+    timed: bool,
     worlds: [Option<World>; 2],
     mounts: [Option<Mount>; 2],
     layers: [Layers; 2],
@@ -77,7 +78,7 @@ pub fn run_case(case: &Case, setup: Setup, base: Base, tally: &mut Tally) -> Res
     for layers in [&first, &second] {
         fresh_upper(layers);
     }
-    let mut pair = Pair { setup, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
+    let mut pair = Pair { setup, timed: case.timed, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
     watchdog::begin();
     let result = pair.run(case, tally);
     watchdog::end();
@@ -131,7 +132,7 @@ impl Pair {
             text: format!("{side}, {kind:?} with {options:?}: {e}"),
         })?;
         watchdog::watch(mount.pid());
-        self.worlds[i] = Some(World::new(&mount.point, kind));
+        self.worlds[i] = Some(World::new(&mount.point, kind, self.timed));
         self.mounts[i] = Some(mount);
         Ok(())
     }

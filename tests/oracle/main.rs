@@ -25,6 +25,7 @@ mod generate;
 mod hunt;
 mod intended;
 mod judge;
+mod moved;
 mod ops;
 mod pathops;
 mod stack;

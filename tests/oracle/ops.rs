@@ -246,4 +246,6 @@ pub struct Case {
     pub layers: Vec<Vec<Item>>,
     /// The steps.
     pub batches: Vec<(Vec<Step>, Then)>,
+    /// Which times each step moves is compared too.
+    pub timed: bool,
 }

@@ -7,6 +7,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 use std::path::Path;
 
+use super::moved::Before;
 use super::ops::{Op, Step, When, Who};
 use super::stack::value_bytes;
 use crate::support::Kind;
@@ -50,6 +51,7 @@ pub struct World {
     root: RawFd,
     slots: [Option<Slot>; SLOTS],
     kind: Kind,
+    timed: bool,
 }
 
 /// Gives this thread an umask and a working directory of its own.
@@ -59,12 +61,12 @@ pub fn own_thread_state() {
 }
 
 impl World {
-    /// Opens the tree at `path`.
-    pub fn new(path: &Path, kind: Kind) -> Self {
+    /// Opens the tree at `path`; `timed`: outcomes say which times moved.
+    pub fn new(path: &Path, kind: Kind, timed: bool) -> Self {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
         let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        Self { root, slots: [None; SLOTS], kind }
+        Self { root, slots: [None; SLOTS], kind, timed }
     }
 
     /// Does one step.
@@ -72,6 +74,8 @@ impl World {
         let at = step.at.and_then(|s| self.slots[s]).filter(|s| s.dir).map_or(self.root, |s| s.fd);
         // SAFETY: plain numbers.
         unsafe { libc::fchdir(at) };
+        let slot = |slot: usize| self.slots[slot].map(|s| s.fd);
+        let before = self.timed.then(|| Before::look(&step.op, self.root, slot));
         let seen = become_user(step.who, || {
             // SAFETY: plain numbers.
             unsafe { libc::umask(step.umask) };
@@ -80,11 +84,12 @@ impl World {
             unsafe { libc::umask(0o022) };
             seen
         });
+        let moved = before.map(Before::moved).unwrap_or_default();
         // SAFETY: a NUL-terminated path. Not to stay inside the mount.
         unsafe { libc::chdir(c"/".as_ptr()) };
         match seen {
-            Ok(text) => Outcome { errno: 0, text },
-            Err(errno) => Outcome { errno, text: String::new() },
+            Ok(text) => Outcome { errno: 0, text: text + &moved },
+            Err(errno) => Outcome { errno, text: moved },
         }
     }
 
