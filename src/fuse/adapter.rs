@@ -431,7 +431,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -444,7 +444,8 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let (atime, mtime) = (set_time(atime), set_time(mtime));
-        let change = Change { mode, uid, gid, size, atime, mtime };
+        let by_handle = fh.is_some();
+        let change = Change { mode, uid, gid, size, by_handle, atime, mtime };
         let need = match size {
             Some(0) => Need::Empty,
             Some(_) => Need::Data,
@@ -635,7 +636,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -651,7 +652,8 @@ impl Filesystem for Adapter {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
-        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let kill = kills.then(|| caller(req));
         if !s.overlay.copy_is_long(&node, Need::Data) {
             return reply_written(s.overlay.write(&node, offset, data, kill), reply);
         }
@@ -852,7 +854,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -866,8 +868,9 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
+        let (who, range) = (caller(req), (offset, length));
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.fallocate(&node, mode as u32, offset, length), reply);
+            reply_empty(s.overlay.fallocate(&node, mode as u32, range, who), reply);
         });
     }
 
@@ -896,7 +899,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -914,8 +917,9 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let long = len >= LONG_RANGE || self.shared.overlay.copy_is_long(&dst, Need::Data);
+        let who = caller(req);
         self.run(long, reply, move |s, reply| {
-            let n = s.overlay.copy_range((&src, offset_in), (&dst, offset_out), len);
+            let n = s.overlay.copy_range((&src, offset_in), (&dst, offset_out), len, who);
             reply_written(n.map(|n| usize::try_from(n).unwrap_or(0)), reply);
         });
     }

@@ -21,6 +21,9 @@ pub struct Change {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub size: Option<u64>,
+    /// Through an open file: ftruncate(2) and O_TRUNC move mtime even where the
+    /// size stays, truncate(2) does not.
+    pub by_handle: bool,
     pub atime: SetTime,
     pub mtime: SetTime,
 }
@@ -28,17 +31,6 @@ pub struct Change {
 impl Change {
     /// A change of nothing: the kernel's order to clear suid, sgid and
     /// capabilities (`FUSE_HANDLE_KILLPRIV_V2`).
-    pub fn nothing() -> Self {
-        Change {
-            mode: None,
-            uid: None,
-            gid: None,
-            size: None,
-            atime: SetTime::Keep,
-            mtime: SetTime::Keep,
-        }
-    }
-
     fn is_nothing(&self) -> bool {
         self.mode.is_none()
             && self.uid.is_none()
@@ -104,8 +96,9 @@ impl Overlay {
         let uid = self.disk_id(change.uid, |u| self.settings.users.to_disk(u))?;
         let gid = self.disk_id(change.gid, |g| self.settings.groups.to_disk(g))?;
         if change.is_nothing() {
-            self.check_may_kill(node, caller)?;
-            self.kill_privilege(node)?;
+            if self.may_kill(node, caller)? {
+                self.kill_privilege(node, caller)?;
+            }
             return self.getattr(node);
         }
         let need = match change.size {
@@ -114,14 +107,18 @@ impl Overlay {
             None => Need::Meta,
         };
         if let Some(size) = change.size {
+            let keeps_no_size = node.metacopy.load(Ordering::Acquire);
             if node.kind != Kind::File {
                 return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL });
             }
             self.ensure_upper(node, need)?;
             let fd = self.data_fd(node, Access::Write)?;
-            file::truncate(fd.as_fd(), size)?;
+            let stays = !change.by_handle && Spot::fd(fd.clone()).stat()?.size == size;
+            if !stays || keeps_no_size {
+                file::truncate(fd.as_fd(), size)?;
+            }
             if caller.uid != 0 {
-                self.kill_privilege(node)?;
+                self.kill_privilege(node, caller)?;
             }
         }
         self.ensure_upper(node, need)?;
@@ -156,21 +153,22 @@ impl Overlay {
 
     /// A change of nothing is the kernel's order before a write, but a plain
     /// chown(2) of nothing arrives just so, from anybody: only who owns the file
-    /// or may write it may take its suid bit away.
-    fn check_may_kill(&self, node: &Arc<Node>, caller: Caller) -> Result<()> {
+    /// or may write it may take its suid bit away. (A write through a descriptor
+    /// that somebody else opened says so again in the WRITE itself.)
+    fn may_kill(&self, node: &Arc<Node>, caller: Caller) -> Result<bool> {
         let a = self.getattr(node)?.stat;
         if caller.uid == 0 || caller.uid == a.uid || !mode::has_privilege(a.mode) {
-            return Ok(());
+            return Ok(true);
         }
         let group = a.mode & 0o020 != 0
             && (caller.gid == a.gid || crate::sys::cred::in_group(caller.pid, a.gid));
         let acl = a.mode & 0o020 != 0 && self.getxattr(node, crate::layer::acl::ACCESS).is_ok();
-        if a.mode & 0o002 != 0 || group || acl { Ok(()) } else { Err(Errno::EPERM) }
+        Ok(a.mode & 0o002 != 0 || group || acl)
     }
 
     /// Takes suid, sgid (where the group may execute) and capabilities from a
     /// file that somebody without CAP_FSETID changes.
-    pub fn kill_privilege(&self, node: &Arc<Node>) -> Result<()> {
+    pub fn kill_privilege(&self, node: &Arc<Node>, caller: Caller) -> Result<()> {
         if node.is_dir() || node.kind == Kind::Symlink {
             return Ok(());
         }
@@ -178,16 +176,21 @@ impl Overlay {
         let now = self.undisguised(node, &spot, &raw)?;
         let capability = b"security.capability";
         let has_cap = xattr::get(&spot, capability)?.is_some();
-        if !mode::has_privilege(now.mode) && !has_cap {
+        let gid = self.settings.groups.to_view(now.gid);
+        let in_group = || caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid);
+        let bare = match mode::has_privilege(now.mode) {
+            true => mode::after_write(now.mode, caller.uid == 0 || in_group()),
+            false => now.mode,
+        };
+        if bare == now.mode && !has_cap {
             return Ok(());
         }
         self.ensure_upper(node, Need::Meta)?;
         let upper = self.stack.writable()?;
         let (spot, raw) = self.held(node)?;
         let now = self.undisguised(node, &spot, &raw)?;
-        if mode::has_privilege(now.mode) {
-            let m = mode::without_privilege(now.mode);
-            upper.change(&spot, &now, None, None, Some(m & 0o7777))?;
+        if bare != now.mode {
+            upper.change(&spot, &now, None, None, Some(bare & 0o7777))?;
         }
         node.unmask_ctime();
         if has_cap {

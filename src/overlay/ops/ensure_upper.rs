@@ -206,8 +206,8 @@ impl Overlay {
         id: ObjectId,
     ) -> Result<()> {
         let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
-        self.mark_impure(upper, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
+        self.mark_impure(upper, parent)?;
         let fd = staged.publish(at.as_fd(), name)?;
         restore_times(parent, &at, &times);
         upper.sync_dir(at.as_fd())?;
@@ -372,8 +372,8 @@ impl Overlay {
             let mark = crate::layer::mark::NlinkMark::Lower(d);
             upper.set_mark(&spot, "nlink", &mark.encode())?;
         }
-        self.mark_impure(upper, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
+        self.mark_impure(upper, parent)?;
         dir::link_fd(spot.dirfd(), (at.as_fd(), name))?;
         restore_times(parent, &at, &times);
         self.pin_nlink(upper, node, &spot)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::hold::Access;
 use crate::layer::UPPER;
-use crate::overlay::Overlay;
+use crate::overlay::{Caller, Overlay};
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
@@ -27,21 +27,38 @@ impl Overlay {
         file::read_at(fd.as_fd(), buf, offset)
     }
 
-    /// Writes `data` at `offset`; the count. `kill`: the writer lacks CAP_FSETID.
-    pub fn write(&self, node: &Arc<Node>, offset: u64, data: &[u8], kill: bool) -> Result<usize> {
+    /// Writes `data` at `offset`; the count. `kill`: a writer without CAP_FSETID,
+    /// whose writing takes suid and sgid away.
+    pub fn write(
+        &self,
+        node: &Arc<Node>,
+        offset: u64,
+        data: &[u8],
+        kill: Option<Caller>,
+    ) -> Result<usize> {
         self.check_writable()?;
         let fd = self.writable_fd(node)?;
-        if kill {
-            self.kill_privilege(node)?;
+        if let Some(caller) = kill {
+            self.kill_privilege(node, caller)?;
         }
         node.unmask_ctime();
         file::write_at(fd.as_fd(), data, offset)
     }
 
     /// fallocate(2).
-    pub fn fallocate(&self, node: &Arc<Node>, mode: u32, offset: u64, len: u64) -> Result<()> {
+    pub fn fallocate(
+        &self,
+        node: &Arc<Node>,
+        mode: u32,
+        range: (u64, u64),
+        caller: Caller,
+    ) -> Result<()> {
         self.check_writable()?;
+        let (offset, len) = range;
         let fd = self.writable_fd(node)?;
+        if caller.uid != 0 {
+            self.kill_privilege(node, caller)?;
+        }
         node.unmask_ctime();
         file::fallocate(fd.as_fd(), mode, offset, len)
     }
@@ -61,9 +78,13 @@ impl Overlay {
         from: (&Arc<Node>, u64),
         to: (&Arc<Node>, u64),
         len: u64,
+        caller: Caller,
     ) -> Result<u64> {
         self.check_writable()?;
         let dst = self.writable_fd(to.0)?;
+        if caller.uid != 0 {
+            self.kill_privilege(to.0, caller)?;
+        }
         let src = self.data_fd(from.0, Access::Read)?;
         to.0.unmask_ctime();
         copy::copy_range((src.as_fd(), from.1), (dst.as_fd(), to.1), len)
