@@ -161,7 +161,7 @@ fn f391_d_ino_is_st_ino_before_and_after_copy_up() {
         sh(&layers.merged, "for f in d/a1 d/b1 d/s; do touch $f; done; mv d/b2 d/c; mv d/c d/b2; ln d/b3 d/z; rm d/z").unwrap();
         assert_eq!(first, listed(), "numbers changed by a copy-up");
         for (name, ino) in first {
-            assert_eq!(ino, dir.join(&name).symlink_metadata().unwrap().ino(), "{name}");
+            assert_eq!(ino, dir.join(&name).symlink_metadata().unwrap().ino(), "{name:?}");
         }
         Snapshot::of(&layers.merged).assert_sound("d_ino and st_ino");
     });
