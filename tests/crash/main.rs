@@ -138,7 +138,7 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
     let theirs = ours.sibling(base);
     let mount = Mount::acetate(&ours, OPTIONS);
     let reference = Mount::kernel(&theirs, OPTIONS);
-    let mut worlds = (World::new(&mount.point, Kind::Acetate, false), World::new(&reference.point, Kind::Kernel, false));
+    let mut worlds = (World::new(&mount.point, Kind::Acetate, false, true), World::new(&reference.point, Kind::Kernel, false, true));
 
     let pid = mount.pid().unwrap() as i32;
     let killer = std::thread::spawn(move || {

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use super::ops::Op;
+use super::ops::{Op, When};
 use super::world::{describe, fstat, timespec, value, xattr_args};
 use crate::support::Kind;
 use crate::support::raw::{c, ret};
@@ -25,8 +25,15 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
             } as i64))
         }
         Op::Read { at, len, .. } => read(fd, *at, *len),
-        // SAFETY: plain numbers.
-        Op::Ftruncate { len, .. } => value(ret(unsafe { libc::ftruncate(fd, i64::from(*len)) })),
+        Op::Ftruncate { len, .. } => {
+            // SAFETY: plain numbers.
+            ret(unsafe { libc::ftruncate(fd, i64::from(*len)) })?;
+            // See Op::Truncate.
+            let times = [timespec(When::Omit), timespec(When::Now)];
+            // SAFETY: two timespecs.
+            let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
+            Ok(String::new())
+        }
         Op::Fstat { .. } => {
             let stat = fstat(fd)?;
             let same = if stat.st_ino == ino { "" } else { " with another st_ino than at open" };

@@ -25,6 +25,8 @@ pub struct Setup {
     pub users: bool,
     /// At the end each side's upper is mounted by the other.
     pub cross: bool,
+    /// Modification times of files are compared.
+    pub file_times: bool,
 }
 
 /// What a run did.
@@ -132,7 +134,7 @@ impl Pair {
             text: format!("{side}, {kind:?} with {options:?}: {e}"),
         })?;
         watchdog::watch(mount.pid());
-        self.worlds[i] = Some(World::new(&mount.point, kind, self.timed));
+        self.worlds[i] = Some(World::new(&mount.point, kind, self.timed, self.setup.file_times));
         self.mounts[i] = Some(mount);
         Ok(())
     }
@@ -161,6 +163,7 @@ impl Pair {
             tally.left_out("kernel-orphans");
             return Ok(());
         }
+        let directory = reference.is_directory(step);
         let orphan = reference.changes_an_orphan(step);
         let expected = reference.run(step);
         if self.setup.marks == "user.overlay."
@@ -180,7 +183,7 @@ impl Pair {
         if expected == actual {
             return Ok(());
         }
-        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, orphan, expected: &expected, actual: &actual }) {
+        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, orphan, directory, expected: &expected, actual: &actual }) {
             tally.intended.entry(known.name).or_insert((0, known.reason)).0 += 1;
             if orphan {
                 // What is open differs now; no name does.
@@ -198,7 +201,7 @@ impl Pair {
     fn compare(&mut self, when: &str, tally: &mut Tally) -> Result<[Snapshot; 2], Failure> {
         tally.trees += 2;
         let trees = [0, 1].map(|i| self.tree(i));
-        same(&trees[0], &trees[1], "reference and subject", when)?;
+        self.same(&trees[0], &trees[1], "reference and subject", when)?;
         Ok(trees)
     }
 
@@ -209,7 +212,7 @@ impl Pair {
         for (i, before) in before.iter().enumerate() {
             let after = self.tree(i);
             let who = ["the reference before and after", "the subject before and after"][i];
-            same(before, &after, who, "a remount")?;
+            self.same(before, &after, who, "a remount")?;
         }
         Ok(())
     }
@@ -222,9 +225,13 @@ impl Pair {
         for (i, before) in before.iter().enumerate() {
             let after = self.tree(i);
             let who = ["the reference's upper read by the subject", "the subject's upper read by the reference"][i];
-            same(before, &after, who, "crossing")?;
+            self.same(before, &after, who, "crossing")?;
         }
         Ok(())
+    }
+
+    fn same(&self, a: &Snapshot, b: &Snapshot, who: &str, when: &str) -> Result<(), Failure> {
+        same(a, b, Facets { mtimes: self.setup.file_times, ..Facets::REMOUNT }, who, when)
     }
 
     /// The merged tree of one side, without what two mounts cannot have in common.
@@ -261,8 +268,8 @@ impl Pair {
     }
 }
 
-fn same(a: &Snapshot, b: &Snapshot, who: &str, when: &str) -> Result<(), Failure> {
-    let lines = diff_with(a, b, Facets::REMOUNT);
+fn same(a: &Snapshot, b: &Snapshot, facets: Facets, who: &str, when: &str) -> Result<(), Failure> {
+    let lines = diff_with(a, b, facets);
     let Some(first) = lines.first() else { return Ok(()) };
     // The kind of the first difference, without names and numbers.
     let kind = first.trim_start_matches("first tree: ").trim_start_matches("second tree: ");

@@ -52,6 +52,7 @@ pub struct World {
     slots: [Option<Slot>; SLOTS],
     kind: Kind,
     timed: bool,
+    file_times: bool,
 }
 
 /// Gives this thread an umask and a working directory of its own.
@@ -61,12 +62,13 @@ pub fn own_thread_state() {
 }
 
 impl World {
-    /// Opens the tree at `path`; `timed`: outcomes say which times moved.
-    pub fn new(path: &Path, kind: Kind, timed: bool) -> Self {
+    /// Opens the tree at `path`; `timed`: outcomes say which times moved;
+    /// `file_times`: they show the mtimes of files.
+    pub fn new(path: &Path, kind: Kind, timed: bool, file_times: bool) -> Self {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
         let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        Self { root, slots: [None; SLOTS], kind, timed }
+        Self { root, slots: [None; SLOTS], kind, timed, file_times }
     }
 
     /// Does one step.
@@ -88,9 +90,22 @@ impl World {
         // SAFETY: a NUL-terminated path. Not to stay inside the mount.
         unsafe { libc::chdir(c"/".as_ptr()) };
         match seen {
-            Ok(text) => Outcome { errno: 0, text: text + &moved },
+            Ok(text) => Outcome { errno: 0, text: self.without_file_time(text) + &moved },
             Err(errno) => Outcome { errno, text: moved },
         }
+    }
+
+    /// Metacopies: see `METACOPY` in `main.rs`.
+    fn without_file_time(&self, text: String) -> String {
+        match text.rsplit_once(' ') {
+            Some((rest, _)) if text.starts_with("file ") && !self.file_times => rest.to_owned(),
+            _ => text,
+        }
+    }
+
+    /// True if the step is about a descriptor of a directory.
+    pub fn is_directory(&self, step: &Step) -> bool {
+        slot_of(&step.op).and_then(|slot| self.slots[slot]).is_some_and(|slot| slot.dir)
     }
 
     /// True if the step changes an object without a name that is not a file: kernel overlayfs (6.18) then copies
