@@ -96,9 +96,20 @@ fn f382_a_lower_that_contains_upper_work_and_mountpoint() {
 }
 
 /// MF#1319: an overlay on a branch of a union that itself looks into that overlay: D state. Two mounts of ours, each with
-/// the other's mountpoint inside a lower, and one with the other as its lower.
+/// the other's mountpoint inside a lower.
 #[test]
-fn mf1319_a_circle_of_two_mounts_ends() {
+fn mf1319_two_mounts_inside_one_lower() {
+    circle("");
+}
+
+/// The same with what is mounted below a lower shown: each would look into the other for ever, every event loop waiting for
+/// the other daemon's, and not even kill -9 would end them.
+#[test]
+fn mf1319_a_circle_of_two_mounts_that_follow_submounts_ends() {
+    circle("submounts=follow");
+}
+
+fn circle(words: &str) {
     if !(require_root() && require_fuse()) {
         return;
     }
@@ -110,14 +121,21 @@ fn mf1319_a_circle_of_two_mounts_ends() {
     let mut b = Layers::new(Base::Shm, 0);
     b.lowers = vec![tree.clone()];
     b.merged = tree.join("mb");
-    let first = Mount::acetate(&a, "submounts=follow");
-    let second = Mount::acetate(&b, "submounts=follow");
+    let first = Mount::acetate(&a, words);
+    let second = Mount::acetate(&b, words);
     for m in [&a.merged, &b.merged] {
         sh(m, "timeout 30 find . -maxdepth 6 >/dev/null; echo y > x/n; cat x/f; timeout 10 ls ma mb >/dev/null").map(|o| assert_eq!(o, "1\n")).unwrap();
     }
     second.unmount();
     first.unmount();
-    // Overlay on overlay, three deep.
+}
+
+/// The other half of MF#1319: overlay on overlay, three deep, written at the top.
+#[test]
+fn mf1319_overlay_on_overlay_three_deep() {
+    if !(require_root() && require_fuse()) {
+        return;
+    }
     let base = Layers::new(Base::Shm, 1);
     fs::write(base.lowers[0].join("f"), "deep").unwrap();
     let m1 = Mount::acetate(&base, "");
