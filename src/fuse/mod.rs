@@ -1,5 +1,16 @@
-//! The adapter.
+//! The adapter: fuser's types stop here.
+//!
+//! What FUSE guarantees: name-space changes of one directory come one at a
+//! time; a node is not used after its FORGET. What it does not: lookups and
+//! listings run in parallel with each other, RELEASE and FORGET arrive whenever
+//! they like, READ and WRITE come without a handle (zero-message open).
+//! From a request nothing is sent to the kernel but the reply.
+
 pub mod adapter;
 pub mod attach;
+pub mod control;
+pub mod convert;
+pub mod counters;
 pub mod outside;
 pub mod session;
+pub mod workers;

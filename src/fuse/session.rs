@@ -49,8 +49,14 @@ pub fn serve(
         // Nobody serves it any more: better no mount than a dead one.
         undo(&shown);
     }
-    shutdown.finish();
+    let synced = shutdown.finish();
     settled?;
+    synced.map_err(|e| {
+        SetupError::new(
+            format!("the upper layer could not be synced to disk at the end: {e}"),
+            "look after its disk; what was written last may be lost",
+        )
+    })?;
     match ended {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(SetupError::new(

@@ -1,1 +1,176 @@
-//! What a layer is.
+//! What a layer is: a directory tree with marks.
+//!
+//! Shared by the engine now and by the store later. A layer is reached only by
+//! (directory descriptor, one component); symlinks in it are data. Marks
+//! (whiteouts, opaque, redirects) are read in every dialect of [`mark`] and
+//! never shown. This folder knows no inode numbers of the merged view and no
+//! locks.
+
+pub mod acl;
+pub mod disguise;
+pub mod mark;
+pub mod reserved;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::sys::dir::{self, Cross};
+use crate::sys::{Errno, Kind, Name, Result, Spot, Stat};
+use mark::{Marks, Opaque};
+
+/// Position of a layer: 0 is the upper, lowers follow from 1, uppermost first.
+pub type LayerId = u16;
+
+/// The upper's [`LayerId`], also where a mount has none.
+pub const UPPER: LayerId = 0;
+
+/// One layer of a mount, held by a descriptor taken before the mount.
+#[derive(Debug)]
+pub struct Layer {
+    /// Its position.
+    pub id: LayerId,
+    /// Its root.
+    pub root: Arc<OwnedFd>,
+    /// The root's attributes when the layer was opened.
+    pub root_stat: Stat,
+    /// Number of its file system among those of the mount, from 0.
+    pub fs: u8,
+    /// Never merged; only data of metacopy files is found in it.
+    pub data_only: bool,
+    /// Owner and mode may stand in an xattr (see [`disguise`]).
+    pub disguised: bool,
+    /// Whether mounts below the root are entered.
+    pub cross: Cross,
+    /// UUID of its file system, for origin xattrs.
+    pub uuid: [u8; 16],
+}
+
+/// An object that a probe found.
+#[derive(Debug)]
+pub struct Object {
+    /// Its attributes on disk (not undisguised).
+    pub stat: Stat,
+    /// What its private xattrs say.
+    pub marks: Marks,
+    /// Something else is mounted here; what lies below is not ours to show.
+    pub mount_point: bool,
+}
+
+/// What a layer has under a name.
+#[derive(Debug)]
+pub enum Probe {
+    /// Nothing: the layer below decides.
+    Absent,
+    /// A whiteout: nothing below is seen.
+    Whiteout,
+    /// An object.
+    Object(Box<Object>),
+}
+
+/// How a user's directory is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// A lower: a private clone of its mount where permitted, so that nothing
+    /// mounted below it is seen.
+    Lower(Cross),
+    /// The upper or work: as it stands, since links between both need one mount.
+    Upper,
+}
+
+impl Layer {
+    /// Opens a layer's root by the user's path (symlinks followed).
+    pub fn open(id: LayerId, path: &Path, how: Hold) -> Result<Layer> {
+        let mut fd = dir::open_root(path)?;
+        let cross = match how {
+            Hold::Lower(Cross::Refuse) => {
+                if let Ok(clone) = crate::sys::dir::clone_mount(fd.as_fd()) {
+                    fd = clone;
+                }
+                Cross::Refuse
+            }
+            Hold::Lower(Cross::Follow) => Cross::Follow,
+            Hold::Upper => Cross::Refuse,
+        };
+        let root = Arc::new(fd);
+        let root_stat = Spot::fd(root.clone()).stat()?;
+        if root_stat.kind() != Kind::Dir {
+            return Err(Errno::ENOTDIR);
+        }
+        let uuid = crate::sys::file::fs_uuid(root.as_fd());
+        Ok(Layer { id, root, root_stat, fs: 0, data_only: false, disguised: false, cross, uuid })
+    }
+
+    /// Looks a name up in one directory of this layer.
+    ///
+    /// `below`: whether any layer lies below, so that opaque marks matter.
+    /// `xattr_whiteouts`: the directory says that it may hold whiteouts as xattrs.
+    pub fn probe(
+        &self,
+        dir: &Arc<OwnedFd>,
+        name: &Name,
+        below: bool,
+        xattr_whiteouts: bool,
+    ) -> Result<Probe> {
+        if mark::is_dot_wh(name) {
+            return Ok(Probe::Absent);
+        }
+        let dot_wh = |layer_has: bool| -> Result<bool> {
+            Ok(layer_has && below && has_dot_wh(dir.as_fd(), name)?)
+        };
+        let Some(stat) = dir::probe(dir.as_fd(), name)? else {
+            return Ok(if dot_wh(true)? { Probe::Whiteout } else { Probe::Absent });
+        };
+        if stat.is_whiteout() {
+            return Ok(Probe::Whiteout);
+        }
+        let mount_point = self.cross == Cross::Refuse && self.foreign(&stat);
+        let spot = Spot::at(dir.clone(), name.clone());
+        let kind = stat.kind();
+        let mut marks = if mount_point { Marks::default() } else { Marks::read(&spot)? };
+        if marks.whiteout && kind == Kind::File && stat.size == 0 && xattr_whiteouts {
+            return Ok(Probe::Whiteout);
+        }
+        if kind == Kind::Dir && below && !mount_point && marks.opaque != Opaque::Yes {
+            let by_file = opaque_by_file(dir.as_fd(), name)? || dot_wh(true)?;
+            if by_file {
+                marks.opaque = Opaque::Yes;
+            }
+        }
+        Ok(Probe::Object(Box::new(Object { stat, marks, mount_point })))
+    }
+
+    /// Whether a stat is of another mount than this layer's root.
+    pub fn foreign(&self, s: &Stat) -> bool {
+        if s.mnt_id == 0 || self.root_stat.mnt_id == 0 {
+            return s.dev != self.root_stat.dev;
+        }
+        s.mnt_id != self.root_stat.mnt_id
+    }
+
+    /// Opens a subdirectory as O_PATH. A mount point gives EXDEV.
+    pub fn open_dir(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
+        dir::open_dir_at(dir, name, self.cross)
+    }
+}
+
+/// Whether `dir` holds `.wh.NAME`. A name too long for the prefix has none.
+pub fn has_dot_wh(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+    let Some(wh) = mark::dot_wh_name(name) else { return Ok(false) };
+    Ok(dir::probe(dir, &wh)?.is_some())
+}
+
+/// Whether the directory `name` holds one of the AUFS opaque markers.
+fn opaque_by_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+    for marker in mark::OPAQUE_FILES {
+        let mut path = name.to_vec();
+        path.push(b'/');
+        path.extend_from_slice(marker);
+        // The one path of two components: `name` was just seen to be a
+        // directory, and only existence is asked for.
+        if dir::probe(dir, &path)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

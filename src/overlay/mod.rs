@@ -1,16 +1,188 @@
-//! The engine.
-pub mod options;
-pub mod setup;
+//! The engine: merged view, copy-up, whiteouts. Knows no FUSE, no store, no tar.
+//!
+//! # Glossary
+//! *layer, lower, upper, work*: as in overlayfs. *mark*: a whiteout, an opaque
+//! flag, a redirect, an origin. *probe*: asking one layer for one name.
+//! *stage*: make an object without a final name; *publish*: give it one.
+//! *node*: an inode of the merged view. *place*: where a lower object stands,
+//! for ever. *link*: a merged name. *disk id*, *view id*: before and after
+//! `uidmapping`.
+//!
+//! # Invariants
+//! - **O1** A lower layer is never written.
+//! - **O2** An object gets its final name in the upper only when it is complete.
+//! - **O3** A node's upper object is set once and never changes.
+//! - **O5** After any failure the upper is as before or as after.
+//! - **O6** A node's number does not change while the kernel may know it.
+//! - **O7** While file data moves, the only lock held is that node's copy-up lock.
+//! - **O8** View ids never reach a layer, disk ids never a reply.
+//! - **O9** What is in work belongs to the holder of the work lock; the next
+//!   owner removes it.
+//! - **O10** Layers are reached by (directory fd, name) only; symlinks are data.
+//! - **O12** A name hidden by a mark never shows.
+//!
+//! # Lock order
+//! copy-up (one node; nothing else held) → rename (read, or write) → directory
+//! (parent before child; two directories only with rename held for writing) →
+//! links → table shard, descriptor cache, listing cache (leaves).
+//! Requests on data take none of them but the leaves and, for an instant,
+//! rename for reading.
 
-/// STUB
-pub struct Overlay(bool);
+pub mod decide;
+pub mod inode;
+pub mod listing;
+pub mod open;
+pub mod ops;
+pub mod options;
+pub mod orphan;
+pub mod setup;
+pub mod stack;
+pub mod upper;
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use inode::locate::FdCache;
+use inode::node::Node;
+use inode::table::Table;
+use listing::Listings;
+use orphan::Orphans;
+use stack::{Settings, Stack};
+
+pub use crate::sys::{Errno, Result};
+
+/// Who asks, in view ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Caller {
+    pub uid: u32,
+    pub gid: u32,
+    pub pid: u32,
+}
+
+/// Attributes as the view shows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    /// Node id and st_ino.
+    pub ino: u64,
+    /// Everything else; `ino` and `dev` in it are the backing object's.
+    pub stat: crate::sys::Stat,
+}
+
+/// A name's answer.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Its attributes.
+    pub attr: Attr,
+}
+
+/// A mounted stack of layers.
+#[derive(Debug)]
+pub struct Overlay {
+    stack: Stack,
+    settings: Settings,
+    table: Table,
+    fds: FdCache,
+    /// Held for reading while names are resolved or changed in one directory,
+    /// for writing while a name moves.
+    rename: RwLock<()>,
+    orphans: Orphans,
+    listings: Listings,
+    root: Arc<Node>,
+}
+
 impl Overlay {
-    /// STUB
-    pub fn open(o: &options::Options) -> Result<Overlay, setup::SetupError> {
-        for l in &o.lowers { std::fs::read_dir(&l.path).map_err(|e| setup::SetupError::new(format!("stub: {}: {e}", l.path.display()), ""))?; }
-        Ok(Overlay(o.upper.is_some())) }
-    /// STUB
-    pub fn writable(&self) -> bool { self.0 }
-    /// STUB
-    pub fn warnings(&self) -> Vec<String> { vec![] }
+    /// The root of the merged view.
+    pub fn root(&self) -> &Arc<Node> {
+        &self.root
+    }
+
+    /// The node of a number.
+    ///
+    /// # Errors
+    /// ESTALE for a number the kernel was never told.
+    pub fn node(&self, ino: u64) -> Result<Arc<Node>> {
+        self.table.get(ino).ok_or(Errno::ESTALE)
+    }
+
+    /// Whether the mount can be written.
+    pub fn writable(&self) -> bool {
+        self.stack.upper.is_some() && !self.settings.read_only
+    }
+
+    /// What a person should be told once, at the mount.
+    pub fn warnings(&self) -> Vec<String> {
+        self.settings.warnings.clone()
+    }
+
+    /// Whether POSIX ACLs are enforced.
+    pub fn acls(&self) -> bool {
+        self.settings.acls
+    }
+
+    /// How long the kernel may keep names and attributes; `None` for ever.
+    pub fn timeout(&self) -> Option<std::time::Duration> {
+        self.settings.timeout
+    }
+
+    /// Whether the kernel is to collect writes.
+    pub fn writeback(&self) -> bool {
+        self.settings.writeback && self.writable()
+    }
+
+    /// How many nodes and descriptors are held.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.table.len(), self.fds.len())
+    }
+
+    /// The kernel has been told of a node once more.
+    pub fn remember(&self, node: &Node) {
+        self.table.remember(node);
+    }
+
+    /// The kernel forgets `count` lookups of a node.
+    pub fn forget(&self, ino: u64, count: u64) {
+        for gone in self.table.forget(ino, count) {
+            self.vanished(&gone);
+        }
+    }
+
+    /// Gives a node back that the kernel was not told of after all.
+    pub fn release(&self, node: Arc<Node>) {
+        if node.nlookup.load(std::sync::atomic::Ordering::Acquire) > 0 {
+            return;
+        }
+        for gone in self.table.release(node) {
+            self.vanished(&gone);
+        }
+    }
+
+    fn vanished(&self, node: &Node) {
+        self.fds.remove_node(node);
+        self.listings.remove(node.ino);
+        if node.is_orphan() {
+            self.orphans.remove(self.stack.upper.as_ref(), node.ino);
+        }
+    }
+
+    /// Ends the mount: what fsync never asked for is synced too, unless volatile.
+    ///
+    /// # Errors
+    /// What syncfs(2) said: data may be lost.
+    pub fn finish(&self) -> Result<()> {
+        use std::os::fd::AsFd;
+        self.orphans.clear(self.stack.upper.as_ref());
+        if let Some(u) = self.stack.upper.as_ref().filter(|u| !u.syncs()) {
+            upper::work::unmark_volatile(&u.work);
+        }
+        match &self.stack.upper {
+            Some(u) if u.syncs() && !self.settings.read_only => {
+                crate::sys::file::sync_fs(u.layer.root.as_fd())
+            }
+            _ => Ok(()),
+        }
+    }
 }

@@ -1,0 +1,6 @@
+//! Memory: who is who. Never writes to a layer.
+
+pub mod identity;
+pub mod locate;
+pub mod node;
+pub mod table;

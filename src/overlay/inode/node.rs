@@ -1,0 +1,238 @@
+//! One inode of the merged view.
+//!
+//! Two trees are kept apart. The **merged names** ([`Links`]) move with a
+//! rename. The **places** ([`Place`]) of lower objects never move: after
+//! `mv a/d b/d` the lower data of d still stands at a/d.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::layer::LayerId;
+use crate::sys::{Kind, Name, ObjectId};
+
+/// A path below a layer's root, as a counted chain: its length never matters
+/// and shared parents are stored once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    /// `None` for the root.
+    pub up: Option<(Arc<Place>, Name)>,
+}
+
+impl Place {
+    /// The layer's root.
+    pub fn root() -> Arc<Place> {
+        Arc::new(Place { up: None })
+    }
+
+    /// `name` below `parent`.
+    pub fn child(parent: &Arc<Place>, name: &Name) -> Arc<Place> {
+        Arc::new(Place { up: Some((parent.clone(), name.clone())) })
+    }
+
+    /// The components from the root.
+    pub fn components(&self) -> Vec<Name> {
+        let mut out = Vec::new();
+        let mut at = self;
+        while let Some((up, name)) = &at.up {
+            out.push(name.clone());
+            at = up;
+        }
+        out.reverse();
+        out
+    }
+}
+
+impl Drop for Place {
+    /// Takes long chains apart in a loop: a tree a million deep must not
+    /// overflow the stack.
+    fn drop(&mut self) {
+        let mut next = self.up.take();
+        while let Some((up, _)) = next {
+            next = Arc::into_inner(up).and_then(|mut p| p.up.take());
+        }
+    }
+}
+
+/// Where a lower object stands and which object it is.
+#[derive(Debug, Clone)]
+pub struct LowerSpot {
+    /// In which layer.
+    pub layer: LayerId,
+    /// The directory it stands in; `None` for a layer's root.
+    pub parent: Option<Arc<Place>>,
+    /// Its name there.
+    pub name: Name,
+    /// Its own place, where it is a directory.
+    pub place: Option<Arc<Place>>,
+    /// Its identity, checked after each open.
+    pub id: ObjectId,
+    /// A directory whose empty files may be whiteouts.
+    pub xattr_whiteouts: bool,
+    /// Something else is mounted here: shown as an empty directory.
+    pub mount_point: bool,
+}
+
+/// One merged name: a directory and a component in it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// The directory.
+    pub parent: Arc<Node>,
+    /// The component.
+    pub name: Name,
+}
+
+/// The merged names that are known; files with several names may have more
+/// that nobody asked for yet.
+#[derive(Debug, Default)]
+pub struct Links {
+    first: Option<Link>,
+    more: Option<Box<Vec<Link>>>,
+}
+
+impl Links {
+    /// All known names.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.first.iter().chain(self.more.iter().flat_map(|m| m.iter()))
+    }
+
+    /// One of them.
+    pub fn first(&self) -> Option<&Link> {
+        self.first.as_ref()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Whether `name` in `parent` is known.
+    pub fn contains(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        self.iter().any(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
+    }
+
+    /// Adds a name unless it is known.
+    pub fn add(&mut self, parent: &Arc<Node>, name: &Name) {
+        if self.contains(parent, name) {
+            return;
+        }
+        let link = Link { parent: parent.clone(), name: name.clone() };
+        if self.first.is_none() {
+            self.first = Some(link);
+        } else {
+            self.more.get_or_insert_default().push(link);
+        }
+    }
+
+    /// Forgets a name.
+    pub fn remove(&mut self, parent: &Arc<Node>, name: &[u8]) {
+        let is = |l: &Link| Arc::ptr_eq(&l.parent, parent) && *l.name == *name;
+        if self.first.as_ref().is_some_and(is) {
+            self.first = self.more.as_mut().and_then(|m| m.pop());
+        } else if let Some(m) = &mut self.more {
+            m.retain(|l| !is(l));
+        }
+    }
+
+    /// Takes all names away (the caller drops them without a lock held).
+    pub fn take(&mut self) -> Vec<Link> {
+        let mut all: Vec<Link> = self.first.take().into_iter().collect();
+        all.extend(self.more.take().into_iter().flat_map(|m| *m));
+        all
+    }
+}
+
+/// What only directories have.
+#[derive(Debug)]
+pub struct DirPart {
+    /// Written by name-space changes in this directory, read by lookups.
+    pub lock: RwLock<()>,
+    /// Where the layers below the upper have it, in *their* merged view: what a
+    /// redirect has to say. `None` where only the upper has it.
+    pub lower_view: Option<Arc<Place>>,
+    /// The upper directory's xattr says that its entries may have origins.
+    pub impure: AtomicBool,
+    /// The upper directory's empty files may be whiteouts.
+    pub xattr_whiteouts: AtomicBool,
+    /// Removed: nothing can be looked up or made here any more.
+    pub dead: AtomicBool,
+}
+
+/// Several names of one lower file, copied up: how many the merged view has.
+pub const NO_NLINK: i64 = i64::MIN;
+
+/// One inode.
+#[derive(Debug)]
+pub struct Node {
+    /// Node id and st_ino: one number (fuser answers entries with it).
+    pub ino: u64,
+    /// Its type in the merged view; never changes.
+    pub kind: Kind,
+    /// How often the kernel has been told of it and not yet forgotten.
+    pub nlookup: AtomicU64,
+    /// The upper object, once there is one. Set once: copied up for ever.
+    pub upper: OnceLock<ObjectId>,
+    /// The upper object's data still lies below (metacopy).
+    pub metacopy: AtomicBool,
+    /// The link count of the merged view where the upper's cannot tell
+    /// (indexed hard links), else [`NO_NLINK`].
+    pub nlink: AtomicI64,
+    /// The lower objects, uppermost first: all merged directories, or the file
+    /// (and, for metacopy, the one that has the data last).
+    pub lowers: RwLock<Arc<[LowerSpot]>>,
+    /// Merged names.
+    pub links: Mutex<Links>,
+    /// Held while this node's data is copied; by nobody who holds another lock.
+    pub copy_up: Mutex<()>,
+    /// Its last name is gone.
+    pub orphan: AtomicBool,
+    /// Directories only.
+    pub dir: Option<Box<DirPart>>,
+}
+
+impl Node {
+    /// Whether the upper has it.
+    pub fn is_upper(&self) -> bool {
+        self.upper.get().is_some()
+    }
+
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    /// Its lower objects.
+    pub fn lower_spots(&self) -> Arc<[LowerSpot]> {
+        self.lowers.read().clone()
+    }
+
+    /// Whether a directory shows more than one layer.
+    pub fn is_merged(&self) -> bool {
+        let lowers = self.lowers.read().len();
+        lowers > 1 || (lowers == 1 && self.is_upper())
+    }
+
+    /// One known name.
+    pub fn any_link(&self) -> Option<Link> {
+        self.links.lock().first().cloned()
+    }
+
+    /// Whether its last name is gone.
+    pub fn is_orphan(&self) -> bool {
+        self.orphan.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Node {
+    /// Parents are dropped in a loop, for the same reason as [`Place`].
+    fn drop(&mut self) {
+        let mut stack = self.links.get_mut().take();
+        while let Some(link) = stack.pop() {
+            if let Some(mut parent) = Arc::into_inner(link.parent) {
+                stack.extend(parent.links.get_mut().take());
+            }
+        }
+    }
+}

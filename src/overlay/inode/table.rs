@@ -1,0 +1,175 @@
+//! What the kernel knows: node id → [`Node`], counted by lookups.
+//!
+//! Only [`Table::intern`] and [`Table::get`] hand out nodes, both under the
+//! shard's lock; a node leaves the table under the same lock, when the kernel
+//! has forgotten it and no child holds it as a parent. A number is never given
+//! to a second object while the first one is in the table.
+
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::identity::ALLOCATED;
+use super::node::Node;
+use crate::layer::LayerId;
+use crate::sys::ObjectId;
+
+/// Node ids are spread already (inode numbers): mixed by one multiplication.
+#[derive(Default)]
+pub struct InoHasher(u64);
+
+impl std::hash::Hasher for InoHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.write_u64(u64::from(*b));
+        }
+    }
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+type InoMap<V> = DashMap<u64, V, BuildHasherDefault<InoHasher>>;
+
+/// The object a node stands for when it is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Claim {
+    /// 0 for the upper.
+    pub layer: LayerId,
+    /// The object.
+    pub id: ObjectId,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub struct Table {
+    nodes: InoMap<Arc<Node>>,
+    /// Objects whose own number was taken → the number they were given.
+    moved: DashMap<Claim, u64>,
+    next: AtomicU64,
+}
+
+/// Whether a node found under a number is the one looked for.
+pub trait Same: Fn(&Node) -> bool {}
+impl<F: Fn(&Node) -> bool> Same for F {}
+
+impl Table {
+    /// How many nodes are known.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether no node is known.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The node of a number.
+    pub fn get(&self, ino: u64) -> Option<Arc<Node>> {
+        self.nodes.get(&ino).map(|e| e.value().clone())
+    }
+
+    /// Finds the node for an object or makes one, without counting a lookup.
+    /// `number` is the object's own; where another object has it, the object
+    /// gets one of its own.
+    pub fn intern(
+        &self,
+        number: u64,
+        claim: Claim,
+        same: impl Same,
+        make: impl FnOnce(u64) -> Node,
+    ) -> Arc<Node> {
+        let mut make = Some(make);
+        let mut ino = number;
+        let mut first = true;
+        loop {
+            match self.nodes.entry(ino) {
+                Entry::Occupied(e) if same(e.get()) => return e.get().clone(),
+                Entry::Occupied(_) => {}
+                Entry::Vacant(v) => {
+                    if let Some(make) = make.take() {
+                        let node = Arc::new(make(ino));
+                        v.insert(node.clone());
+                        return node;
+                    }
+                }
+            }
+            ino = self.elsewhere(claim, first);
+            first = false;
+        }
+    }
+
+    /// The number of an object whose own is taken: the one given before, the
+    /// first time round, else a fresh one.
+    fn elsewhere(&self, claim: Claim, may_reuse: bool) -> u64 {
+        if may_reuse && let Some(n) = self.moved.get(&claim) {
+            return *n;
+        }
+        let n = ALLOCATED | self.next.fetch_add(1, Ordering::Relaxed);
+        self.moved.insert(claim, n);
+        n
+    }
+
+    /// A number that no object has, for a node without one.
+    pub fn fresh_number(&self) -> u64 {
+        ALLOCATED | self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts the root in.
+    pub fn insert_root(&self, root: Arc<Node>) {
+        self.nodes.insert(root.ino, root);
+    }
+
+    /// The kernel has been told of `node`.
+    pub fn remember(&self, node: &Node) {
+        node.nlookup.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The kernel forgets `count` lookups of a node; the nodes that left the
+    /// table because of it (the node and parents that waited for it).
+    pub fn forget(&self, ino: u64, count: u64) -> Vec<Arc<Node>> {
+        let Some(node) = self.get(ino) else { return Vec::new() };
+        let sub = |n: u64| Some(n.saturating_sub(count));
+        // fetch_update cannot fail: the closure always answers.
+        if node.nlookup.fetch_update(Ordering::AcqRel, Ordering::Acquire, sub).is_err() {
+            return Vec::new();
+        }
+        self.release(node)
+    }
+
+    /// Drops `node` from the table if nobody needs it, then its parents alike.
+    /// Callers give their own reference up to this.
+    pub fn release(&self, node: Arc<Node>) -> Vec<Arc<Node>> {
+        let mut gone = Vec::new();
+        let mut queue = vec![node];
+        while let Some(n) = queue.pop() {
+            let ino = n.ino;
+            // The table's reference and ours are the only ones: no child names
+            // it as parent, no request works on it.
+            let removed = self.nodes.remove_if(&ino, |_, v| {
+                Arc::ptr_eq(v, &n)
+                    && v.nlookup.load(Ordering::Acquire) == 0
+                    && Arc::strong_count(v) == 2
+            });
+            if removed.is_none() {
+                continue;
+            }
+            drop(removed);
+            queue.extend(n.links.lock().take().into_iter().map(|l| l.parent));
+            gone.push(n);
+        }
+        gone
+    }
+
+    /// Forgets the number a vanished object was given.
+    pub fn drop_claim(&self, claim: Claim) {
+        self.moved.remove(&claim);
+    }
+}

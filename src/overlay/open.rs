@@ -1,0 +1,503 @@
+//! From options to a stack: layers opened, the upper locked and probed.
+//!
+//! Everything here happens before the mount is made, so that a lower may be the
+//! mountpoint itself, and every failure is a sentence.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::Overlay;
+use super::inode::identity::Numbers;
+use super::inode::locate::FdCache;
+use super::inode::node::{DirPart, Links, LowerSpot, NO_NLINK, Node, Place};
+use super::inode::table::Table;
+use super::listing::Listings;
+use super::options::{Durability, Options, Xino};
+use super::orphan::Orphans;
+use super::setup::SetupError;
+use super::stack::{Settings, Stack};
+use super::upper::{Namespace, Upper, work};
+use crate::idmap::IdMap;
+use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque};
+use crate::layer::{Hold, Layer, LayerId, UPPER, acl};
+use crate::sys::dir::Cross;
+use crate::sys::probe::WhiteoutKind;
+use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, best_effort, dir, probe, xattr};
+
+/// Most lowers a mount may have: what podman may ask for (contract 2.2).
+const MAX_LOWERS: usize = 500;
+/// How long an upper that is still in use is waited for: the daemon before us
+/// may just be ending.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// Entries of merged listings kept by default.
+const DIR_CACHE: usize = 2_000_000;
+
+impl Overlay {
+    /// Opens the layers, takes and probes the upper.
+    ///
+    /// # Errors
+    /// A sentence and a hint; nothing was changed but the work directory.
+    pub fn open(options: &Options) -> std::result::Result<Overlay, SetupError> {
+        let mut warnings = Vec::new();
+        let mut lowers = open_lowers(options)?;
+        let mut upper = None;
+        match (&options.upper, options.read_only) {
+            (Some(u), false) => upper = Some(open_upper(options, u, &lowers, &mut warnings)?),
+            (Some(u), true) => {
+                // Read-only: the upper is but the uppermost layer.
+                let l = open_lower(0, u, options)?;
+                lowers.insert(0, l);
+                for (i, l) in lowers.iter_mut().enumerate() {
+                    l.id = LayerId::try_from(i + 1).unwrap_or(LayerId::MAX);
+                }
+            }
+            (None, _) => {}
+        }
+        let numbers = number_file_systems(options, &mut lowers, upper.as_mut(), &mut warnings);
+        let stack = Stack { upper, lowers };
+        let table = Table::default();
+        let root = make_root(&stack, numbers, &table).map_err(|e| {
+            SetupError::new(format!("cannot read the layers' roots: {e}"), "")
+        })?;
+        table.insert_root(root.clone());
+        let limit = probe::descriptor_limit();
+        let budget = limit.saturating_sub(stack.lowers.len() + 64);
+        let settings = settings(options, &stack, numbers, warnings);
+        Ok(Overlay {
+            fds: FdCache::new(options.fd_cache.unwrap_or((budget / 2).clamp(16, 16384))),
+            orphans: Orphans::new(options.fd_cache.unwrap_or(budget / 4)),
+            listings: Listings::new(options.dir_cache.unwrap_or(DIR_CACHE)),
+            rename: RwLock::new(()),
+            stack,
+            settings,
+            table,
+            root,
+        })
+    }
+}
+
+fn settings(
+    options: &Options,
+    stack: &Stack,
+    numbers: Numbers,
+    warnings: Vec<String>,
+) -> Settings {
+    Settings {
+        users: IdMap::new(options.uid_map.clone(), options.squash_uid),
+        groups: IdMap::new(options.gid_map.clone(), options.squash_gid),
+        numbers,
+        static_nlink: options.static_nlink,
+        acls: !options.no_acl && holds_acls(stack),
+        redirect_dir: options.redirect_dir,
+        metacopy: options.metacopy,
+        read_only: options.read_only || stack.upper.is_none(),
+        timeout: options.timeout,
+        writeback: options.writeback,
+        traps: traps(stack),
+        warnings,
+    }
+}
+
+/// What a lower that contains the upper must not show.
+fn traps(stack: &Stack) -> Vec<ObjectId> {
+    let Some(u) = &stack.upper else { return Vec::new() };
+    let work = Spot::fd(u.work.clone()).stat().map(|s| ObjectId::of(&s));
+    std::iter::once(ObjectId::of(&u.layer.root_stat)).chain(work).collect()
+}
+
+/// Whether any layer's file system can hold an ACL.
+fn holds_acls(stack: &Stack) -> bool {
+    let mut layers = stack.upper.iter().map(|u| &u.layer).chain(&stack.lowers);
+    layers.any(|l| {
+        let r = xattr::get_strict(&Spot::fd(l.root.clone()), acl::ACCESS);
+        !matches!(r, Err(Errno::EOPNOTSUPP))
+    })
+}
+
+fn open_lowers(options: &Options) -> std::result::Result<Vec<Layer>, SetupError> {
+    if options.lowers.iter().all(|l| l.data_only) {
+        return Err(SetupError::new("no lower layer was given", "add lowerdir=DIR[:DIR…]"));
+    }
+    if options.lowers.len() > MAX_LOWERS {
+        return Err(SetupError::new(
+            format!("{} lower layers were given, {MAX_LOWERS} is the most", options.lowers.len()),
+            "merge some of them into one layer",
+        ));
+    }
+    let mut out = Vec::with_capacity(options.lowers.len());
+    for (i, arg) in options.lowers.iter().enumerate() {
+        let id = LayerId::try_from(i + 1).unwrap_or(LayerId::MAX);
+        let mut layer = open_lower(id, &arg.path, options)?;
+        layer.data_only = arg.data_only;
+        out.push(layer);
+    }
+    Ok(out)
+}
+
+fn open_lower(
+    id: LayerId,
+    path: &Path,
+    options: &Options,
+) -> std::result::Result<Layer, SetupError> {
+    let cross = if options.follow_submounts { Cross::Follow } else { Cross::Refuse };
+    let mut layer = Layer::open(id, path, Hold::Lower(cross)).map_err(|e| {
+        SetupError::new(
+            format!("lowerdir {}: {e}", path.display()),
+            "each lowerdir must be a directory that you may search",
+        )
+    })?;
+    let root = Spot::fd(layer.root.clone());
+    layer.disguised = options.xattr_permissions.is_some()
+        || super::ops::readdir::root_is_disguised(&root).unwrap_or(false);
+    Ok(layer)
+}
+
+fn open_upper(
+    options: &Options,
+    path: &Path,
+    lowers: &[Layer],
+    warnings: &mut Vec<String>,
+) -> std::result::Result<Upper, SetupError> {
+    let fail = |what: &str, e: Errno, hint: &str| {
+        SetupError::new(format!("{what} {}: {e}", path.display()), hint)
+    };
+    let layer = Layer::open(UPPER, path, Hold::Upper)
+        .map_err(|e| fail("upperdir", e, "it must be a directory that you may write"))?;
+    let Some(work_path) = &options.work else {
+        return Err(SetupError::new(
+            "upperdir was given without workdir",
+            "add workdir=DIR, an empty directory on the same file system as the upperdir",
+        ));
+    };
+    let work_dir = Layer::open(UPPER, work_path, Hold::Upper).map_err(|e| {
+        SetupError::new(
+            format!("workdir {}: {e}", work_path.display()),
+            "it must be an empty directory on the same file system as the upperdir",
+        )
+    })?;
+    check_places(path, work_path, &layer, &work_dir, lowers, warnings)?;
+    let mut locks = Vec::new();
+    for (l, p, what) in [(&layer, path, "upperdir"), (&work_dir, work_path, "workdir")] {
+        locks.push(lock(l, p, what)?);
+    }
+    let in_work = |e: Errno| {
+        SetupError::new(
+            format!("workdir {} cannot be written: {e}", work_path.display()),
+            "acetate must be able to make files in it: check its owner and mode, and that its file system is not read-only or full",
+        )
+    };
+    let was_volatile = unclean_volatile(&work_dir);
+    let work = work::open_or_make(work_dir.root.as_fd(), b"work").map_err(in_work)?;
+    prepare(&work).map_err(in_work)?;
+    if was_volatile {
+        warnings.push(format!(
+            "the last mount of upperdir {} was volatile and did not end well: its newest files may be incomplete",
+            path.display()
+        ));
+    }
+    let upper = finish_upper(options, layer, &work_dir, work, locks).map_err(in_work)?;
+    tell_limits(&upper, path, warnings);
+    Ok(upper)
+}
+
+fn finish_upper(
+    options: &Options,
+    mut layer: Layer,
+    work_dir: &Layer,
+    work: Arc<OwnedFd>,
+    locks: Vec<OwnedFd>,
+) -> Result<Upper> {
+    let namespace = find_namespace(&work, options.userxattr);
+    let index = match options.index {
+        Some(false) => None,
+        _ if namespace == Namespace::None => None,
+        _ => {
+            let fd = work::open_or_make(work_dir.root.as_fd(), b"index")?;
+            drop_default_acl(&fd);
+            Some(fd)
+        }
+    };
+    let root = Spot::fd(layer.root.clone());
+    layer.disguised = options.xattr_permissions.is_some()
+        || super::ops::readdir::root_is_disguised(&root).unwrap_or(false);
+    let disguise = options.xattr_permissions;
+    // The upper takes a write before the mount says that it does.
+    let whiteouts = probe::whiteout_kind(work.as_fd())?;
+    let is_char = whiteouts == WhiteoutKind::CharDevice;
+    let upper = Upper {
+        rename_whiteout: is_char && probe::rename_whiteout(work.as_fd()).unwrap_or(false),
+        unnamed_files: probe::unnamed_files(work.as_fd()),
+        whiteouts,
+        namespace,
+        index,
+        durability: options.durability,
+        disguise,
+        counter: AtomicU64::new(1),
+        layer,
+        work,
+        _locks: locks,
+    };
+    if upper.durability == Durability::Volatile {
+        work::mark_volatile(upper.work.as_fd())?;
+    }
+    Ok(upper)
+}
+
+fn tell_limits(upper: &Upper, path: &Path, warnings: &mut Vec<String>) {
+    if upper.namespace == Namespace::None {
+        warnings.push(format!(
+            "the file system of upperdir {} keeps no xattrs: deletions are marked by .wh. files, and hard links of lower files are not kept together",
+            path.display()
+        ));
+    }
+}
+
+/// The upper, work and lowers must not lie in each other in ways that would
+/// write to a lower or lose the upper.
+fn check_places(
+    path: &Path,
+    work_path: &Path,
+    upper: &Layer,
+    work: &Layer,
+    lowers: &[Layer],
+    warnings: &mut Vec<String>,
+) -> std::result::Result<(), SetupError> {
+    let (u, w) = (ObjectId::of(&upper.root_stat), ObjectId::of(&work.root_stat));
+    if upper.root_stat.dev != work.root_stat.dev || upper.root_stat.mnt_id != work.root_stat.mnt_id
+    {
+        return Err(SetupError::new(
+            format!(
+                "workdir {} is on another file system or mount than upperdir {}",
+                work_path.display(),
+                path.display()
+            ),
+            "put both below one directory of one mount",
+        ));
+    }
+    let above_upper = ancestors(&upper.root);
+    let above_work = ancestors(&work.root);
+    if u == w || above_work.contains(&u) || above_upper.contains(&w) {
+        return Err(SetupError::new(
+            format!("workdir {} and upperdir {} overlap", work_path.display(), path.display()),
+            "make them two directories side by side",
+        ));
+    }
+    for l in lowers {
+        let id = ObjectId::of(&l.root_stat);
+        if id == u || id == w {
+            return Err(SetupError::new(
+                format!("upperdir {} or its workdir is also a lowerdir", path.display()),
+                "a lower layer is never written: use an empty directory as upperdir",
+            ));
+        }
+        if ancestors(&l.root).contains(&u) {
+            return Err(SetupError::new(
+                format!("a lowerdir lies inside upperdir {}", path.display()),
+                "writing to the mount would change that lower layer: put it elsewhere",
+            ));
+        }
+        if above_upper.contains(&id) {
+            warnings.push(format!(
+                "upperdir {} lies inside a lowerdir: it is shown there as an empty directory",
+                path.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The directories above `dir`, itself apart, up to the root of its mount tree.
+fn ancestors(dir: &Arc<OwnedFd>) -> Vec<ObjectId> {
+    let mut out = Vec::new();
+    let mut at = dir.clone();
+    let Ok(mut last) = Spot::fd(at.clone()).stat() else { return out };
+    for _ in 0..4096 {
+        let up = Spot::at(at.clone(), Name::from(&b".."[..]))
+            .open(rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
+        let Ok(up) = up else { break };
+        at = Arc::new(up);
+        let Ok(s) = Spot::fd(at.clone()).stat() else { break };
+        if crate::sys::stat::same_object(&s, &last) && s.mnt_id == last.mnt_id {
+            break;
+        }
+        out.push(ObjectId::of(&s));
+        last = s;
+    }
+    out
+}
+
+/// Takes the lock that keeps a second live mount away.
+fn lock(layer: &Layer, path: &Path, what: &str) -> std::result::Result<OwnedFd, SetupError> {
+    let fd = dir::open_readable(layer.root.as_fd()).map_err(|e| {
+        SetupError::new(
+            format!("{what} {} cannot be read: {e}", path.display()),
+            "check its owner and mode",
+        )
+    })?;
+    let until = Instant::now() + LOCK_WAIT;
+    loop {
+        match crate::sys::file::try_lock(fd.as_fd()) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::EBUSY) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(Errno::EBUSY) => {
+                let s = &layer.root_stat;
+                let who = probe::lock_holder(s.dev, s.ino)
+                    .map_or_else(String::new, |pid| format!(" by process {pid}"));
+                return Err(SetupError::new(
+                    format!("{what} {} is in use{who}", path.display()),
+                    "two mounts on one upper would lose data: unmount the other one first",
+                ));
+            }
+            // A file system without flock (some network ones): go on without.
+            Err(e) => {
+                tracing::warn!(path = %path.display(), error = %e, "cannot lock");
+                return Ok(fd);
+            }
+        }
+    }
+}
+
+fn unclean_volatile(work_dir: &Layer) -> bool {
+    let at = |d: &OwnedFd, n: &[u8]| dir::open_dir_at(d.as_fd(), n, Cross::Refuse);
+    at(&work_dir.root, b"work")
+        .and_then(|d| at(&d, b"incompat"))
+        .and_then(|d| at(&d, b"volatile"))
+        .is_ok()
+}
+
+/// Empties the work directory and frees it of what it would hand on.
+fn prepare(work: &Arc<OwnedFd>) -> Result<()> {
+    work::sweep(work)?;
+    drop_default_acl(work);
+    Ok(())
+}
+
+/// A default ACL inherited from above would be given to every staged object.
+fn drop_default_acl(dir: &Arc<OwnedFd>) {
+    match xattr::remove(&Spot::fd(dir.clone()), acl::DEFAULT) {
+        Ok(()) | Err(Errno::ENODATA | Errno::EOPNOTSUPP) => {}
+        r => {
+            best_effort("remove the work directory's default ACL", r);
+        }
+    }
+}
+
+/// Where marks can be written, found by writing one.
+fn find_namespace(work: &Arc<OwnedFd>, user_only: bool) -> Namespace {
+    let spot = Spot::fd(work.clone());
+    let works = |ns: Namespace| {
+        let Some(name) = ns.name("acetate-probe") else { return false };
+        let set = xattr::set(&spot, name.as_bytes(), b"y", 0).is_ok();
+        set && xattr::remove(&spot, name.as_bytes()).is_ok()
+    };
+    if !user_only && works(Namespace::Trusted) {
+        Namespace::Trusted
+    } else if works(Namespace::User) {
+        Namespace::User
+    } else {
+        Namespace::None
+    }
+}
+
+/// Numbers the file systems among the layers.
+fn number_file_systems(
+    options: &Options,
+    lowers: &mut [Layer],
+    upper: Option<&mut Upper>,
+    warnings: &mut Vec<String>,
+) -> Numbers {
+    let mut devs: Vec<u64> = Vec::new();
+    let mut number = |dev: u64| -> u8 {
+        let at = devs.iter().position(|d| *d == dev).unwrap_or_else(|| {
+            devs.push(dev);
+            devs.len() - 1
+        });
+        u8::try_from(at).unwrap_or(u8::MAX)
+    };
+    // Lowers first: their numbers are what copied-up objects keep showing.
+    for l in lowers.iter_mut().rev() {
+        l.fs = number(l.root_stat.dev);
+    }
+    if let Some(u) = upper {
+        u.layer.fs = number(u.layer.root_stat.dev);
+    }
+    if options.xino == Xino::On && devs.len() > 16 {
+        warnings.push(format!(
+            "xino=on: {} file systems are too many to compose inode numbers of; some are hashed",
+            devs.len()
+        ));
+    }
+    Numbers { one_fs: devs.len() == 1, bits32: options.ino32 }
+}
+
+fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>> {
+    let place = Place::root();
+    let mut lowers = Vec::new();
+    let mut stop = false;
+    let upper = OnceLock::new();
+    let mut impure = false;
+    let mut xattr_whiteouts = false;
+    if let Some(u) = &stack.upper {
+        let spot = Spot::fd(u.layer.root.clone());
+        let marks = Marks::read(&spot)?;
+        upper.get_or_init(|| ObjectId::of(&u.layer.root_stat));
+        impure = marks.impure;
+        xattr_whiteouts = marks.opaque == Opaque::MayHoldXattrWhiteouts;
+        stop = marks.opaque == Opaque::Yes || has_opaque_file(&u.layer)?;
+    }
+    for l in stack.lowers.iter().filter(|l| !l.data_only) {
+        if stop {
+            break;
+        }
+        let marks = Marks::read(&Spot::fd(l.root.clone()))?;
+        stop = marks.opaque == Opaque::Yes || has_opaque_file(l)?;
+        lowers.push(LowerSpot {
+            layer: l.id,
+            parent: None,
+            name: Name::from(&b""[..]),
+            place: Some(place.clone()),
+            id: ObjectId::of(&l.root_stat),
+            xattr_whiteouts: marks.opaque == Opaque::MayHoldXattrWhiteouts,
+            mount_point: false,
+        });
+    }
+    let top = stack.lowers.first().map_or((0, 1), |l| (l.fs, l.root_stat.ino));
+    let number = numbers.number(top.0, top.1);
+    let ino = if number > 1 { number } else { table.fresh_number() };
+    Ok(Arc::new(Node {
+        ino,
+        kind: Kind::Dir,
+        nlookup: AtomicU64::new(1),
+        upper,
+        metacopy: AtomicBool::new(false),
+        nlink: AtomicI64::new(NO_NLINK),
+        lowers: RwLock::new(lowers.into()),
+        links: Mutex::new(Links::default()),
+        copy_up: Mutex::new(()),
+        orphan: AtomicBool::new(false),
+        dir: Some(Box::new(DirPart {
+            lock: RwLock::new(()),
+            lower_view: Some(place),
+            impure: AtomicBool::new(impure),
+            xattr_whiteouts: AtomicBool::new(xattr_whiteouts),
+            dead: AtomicBool::new(false),
+        })),
+    }))
+}
+
+fn has_opaque_file(l: &Layer) -> Result<bool> {
+    for marker in OPAQUE_FILES {
+        if dir::probe(l.root.as_fd(), marker)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

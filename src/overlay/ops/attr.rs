@@ -1,0 +1,204 @@
+//! getattr and setattr.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::hold::Access;
+use crate::layer::{UPPER, disguise};
+use crate::overlay::decide::mode;
+use crate::overlay::inode::node::Node;
+use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::{Attr, Caller, Overlay};
+use crate::sys::stat::SetTime;
+use crate::sys::{Errno, Kind, Result, Spot, Stat, best_effort, file, xattr};
+
+/// What a setattr changes; `None` and `Keep` leave a thing as it is.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Change {
+    pub mode: Option<u32>,
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
+    pub size: Option<u64>,
+    pub atime: SetTime,
+    pub mtime: SetTime,
+}
+
+impl Change {
+    /// A change of nothing: the kernel's order to clear suid, sgid and
+    /// capabilities (`FUSE_HANDLE_KILLPRIV_V2`).
+    pub fn nothing() -> Self {
+        Change {
+            mode: None,
+            uid: None,
+            gid: None,
+            size: None,
+            atime: SetTime::Keep,
+            mtime: SetTime::Keep,
+        }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.mode.is_none()
+            && self.uid.is_none()
+            && self.gid.is_none()
+            && self.size.is_none()
+            && self.atime == SetTime::Keep
+            && self.mtime == SetTime::Keep
+    }
+}
+
+impl Overlay {
+    /// A node's attributes.
+    pub fn getattr(&self, node: &Arc<Node>) -> Result<Attr> {
+        let s = self.disk_stat(node)?;
+        self.attr_from(node, &s)
+    }
+
+    /// The attributes to show for an undisguised stat of the topmost object.
+    pub(super) fn attr_from(&self, node: &Arc<Node>, s: &Stat) -> Result<Attr> {
+        let mut stat = *s;
+        stat.nlink = self.nlink(node, s);
+        stat.uid = self.settings.users.to_view(s.uid);
+        stat.gid = self.settings.groups.to_view(s.gid);
+        if node.metacopy.load(Ordering::Acquire)
+            && let Ok(fd) = self.lower_data(node)
+            && let Ok(data) = Spot::fd(fd).stat()
+        {
+            stat.blocks = data.blocks;
+        }
+        Ok(Attr { ino: node.ino, stat })
+    }
+
+    /// The undisguised attributes of a node's topmost object, in disk ids.
+    pub(super) fn disk_stat(&self, node: &Arc<Node>) -> Result<Stat> {
+        let (spot, s) = self.top_spot(node)?;
+        self.undisguised(node, &spot, &s)
+    }
+
+    pub(super) fn undisguised(&self, node: &Node, spot: &Spot, s: &Stat) -> Result<Stat> {
+        if !self.layer_disguised(node) {
+            return Ok(*s);
+        }
+        for name in [disguise::SECURITY_OVERRIDE, disguise::USER_OVERRIDE, disguise::OLD_OVERRIDE] {
+            if let Some(v) = xattr::get(spot, name)?
+                && let Some(d) = disguise::Disguise::parse(&v)
+            {
+                return Ok(d.apply(s));
+            }
+        }
+        Ok(*s)
+    }
+
+    /// Changes attributes; the new ones.
+    ///
+    /// # Locks
+    /// copy-up of the node, if it is not in the upper yet.
+    ///
+    /// # Errors
+    /// EROFS on a read-only mount, EOVERFLOW for an id without a mapping.
+    pub fn setattr(&self, node: &Arc<Node>, change: &Change, caller: Caller) -> Result<Attr> {
+        self.check_writable()?;
+        let uid = self.disk_id(change.uid, |u| self.settings.users.to_disk(u))?;
+        let gid = self.disk_id(change.gid, |g| self.settings.groups.to_disk(g))?;
+        if change.is_nothing() {
+            // Copying a file up only to clear what a write will clear is the
+            // write's business.
+            self.kill_privilege(node)?;
+            return self.getattr(node);
+        }
+        let need = match change.size {
+            Some(0) => Need::Empty,
+            Some(_) => Need::Data,
+            None => Need::Meta,
+        };
+        if let Some(size) = change.size {
+            if node.kind != Kind::File {
+                return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL });
+            }
+            self.ensure_upper(node, need)?;
+            let fd = self.data_fd(node, Access::Write)?;
+            file::truncate(fd.as_fd(), size)?;
+            if caller.uid != 0 {
+                self.kill_privilege(node)?;
+            }
+        }
+        self.ensure_upper(node, need)?;
+        let upper = self.stack.writable()?;
+        let (spot, raw) = self.held(node)?;
+        let now = self.undisguised(node, &spot, &raw)?;
+        if uid.is_some() || gid.is_some() || change.mode.is_some() {
+            upper.change(&spot, &now, uid, gid, change.mode)?;
+        }
+        if change.atime != SetTime::Keep || change.mtime != SetTime::Keep {
+            spot.set_times(change.atime, change.mtime)?;
+        }
+        let s = spot.stat()?;
+        let s = self.undisguised(node, &spot, &s)?;
+        self.attr_from(node, &s)
+    }
+
+    fn disk_id(&self, id: Option<u32>, map: impl Fn(u32) -> Option<u32>) -> Result<Option<u32>> {
+        match id {
+            None => Ok(None),
+            // Squashed ids are all shown as one: what is asked for cannot show,
+            // and must not fail (tar and package managers ask for it).
+            Some(i) => map(i).map(Some).ok_or(Errno::EOVERFLOW),
+        }
+    }
+
+    /// EROFS on a read-only mount.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        if self.writable() { Ok(()) } else { Err(Errno::EROFS) }
+    }
+
+    /// Takes suid, sgid (where the group may execute) and capabilities from a
+    /// file that somebody without CAP_FSETID changes.
+    pub fn kill_privilege(&self, node: &Arc<Node>) -> Result<()> {
+        if node.kind != Kind::File {
+            return Ok(());
+        }
+        let (spot, raw) = self.top_spot(node)?;
+        let now = self.undisguised(node, &spot, &raw)?;
+        let capability = b"security.capability";
+        let has_cap = xattr::get(&spot, capability)?.is_some();
+        if !mode::has_privilege(now.mode) && !has_cap {
+            return Ok(());
+        }
+        self.ensure_upper(node, Need::Meta)?;
+        let upper = self.stack.writable()?;
+        let (spot, raw) = self.held(node)?;
+        let now = self.undisguised(node, &spot, &raw)?;
+        if mode::has_privilege(now.mode) {
+            let m = mode::without_privilege(now.mode);
+            upper.change(&spot, &now, None, None, Some(m & 0o7777))?;
+        }
+        if has_cap {
+            best_effort("drop a file's capabilities", xattr::remove(&spot, capability));
+        }
+        Ok(())
+    }
+
+    /// A symlink's target.
+    pub fn readlink(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
+        if node.kind != Kind::Symlink {
+            return Err(Errno::EINVAL);
+        }
+        let (spot, s) = self.top_spot(node)?;
+        if s.kind() == Kind::Symlink {
+            return spot.read_link();
+        }
+        // A disguised symlink: a plain file with the target as its content.
+        let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
+        let mut buf = vec![0; 4096];
+        let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
+        buf.truncate(n);
+        Ok(buf)
+    }
+
+    /// Whether the upper keeps owners in an xattr.
+    pub(super) fn upper_disguised(&self) -> bool {
+        self.stack.layer(UPPER).is_ok_and(|l| l.disguised)
+    }
+}

@@ -1,0 +1,389 @@
+//! Copy-up: claim → prepare → publish.
+//!
+//! Copy-up only ever goes one way, so it is done before any name-space lock is
+//! taken and cannot become untrue afterwards. While data moves, only the node's
+//! own copy-up lock is held (O7).
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::hold::Access;
+use crate::overlay::Overlay;
+use crate::overlay::inode::locate::{self, FdKey};
+use crate::overlay::inode::node::{NO_NLINK, Node};
+use crate::overlay::upper::Upper;
+use crate::overlay::upper::copy_up::Source;
+use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
+use crate::sys::stat::SetTime;
+use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, best_effort, copy, dir, file};
+
+/// How much of an object the upper must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Owner, mode, xattrs, times: the data may stay below where `metacopy=on`.
+    Meta,
+    /// The data too.
+    Data,
+    /// The data is about to be dropped (O_TRUNC): an empty file will do.
+    Empty,
+}
+
+/// Files above this are copied by a worker, never by an event loop.
+const LONG_COPY: u64 = 256 * 1024;
+
+impl Overlay {
+    /// Whether bringing a node into the upper may take long: a large copy, or
+    /// waiting for somebody else's.
+    pub fn copy_is_long(&self, node: &Arc<Node>, need: Need) -> bool {
+        if node.is_upper() && !node.metacopy.load(Ordering::Acquire) {
+            return false;
+        }
+        if node.copy_up.is_locked() {
+            return true;
+        }
+        if need == Need::Empty || (need == Need::Meta && self.settings.metacopy) {
+            return false;
+        }
+        node.kind == Kind::File
+            && self.top_spot(node).is_ok_and(|(_, s)| s.size > LONG_COPY)
+    }
+
+    /// Whether renaming what stands at a name may take long: a file to be copied
+    /// up, or a directory whose whole subtree would be.
+    pub fn rename_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        let Ok(Some(e)) = self.lookup(parent, name) else { return false };
+        let long = match e.node.is_dir() {
+            true => !e.node.lowers.read().is_empty(),
+            false => self.copy_is_long(&e.node, Need::Data),
+        };
+        self.release(e.node);
+        long
+    }
+
+    /// Whether removing a name may take long: a lower file with several names
+    /// is copied up first.
+    pub fn remove_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        if parent.lowers.read().is_empty() {
+            return false;
+        }
+        let Ok(Some(e)) = self.lookup(parent, name) else { return false };
+        let long = e.attr.stat.nlink > 1 && self.copy_is_long(&e.node, Need::Data);
+        self.release(e.node);
+        long
+    }
+
+    /// Whether a sync has anything to wait for.
+    pub fn sync_is_long(&self, node: &Arc<Node>) -> bool {
+        node.is_upper() && self.stack.upper.as_ref().is_some_and(|u| u.syncs())
+    }
+
+    /// Makes sure that the upper has a node, its parents first.
+    ///
+    /// # Locks
+    /// The copy-up lock of each, one at a time; the caller holds none.
+    pub fn ensure_upper(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        self.check_writable()?;
+        loop {
+            // The topmost ancestor without an upper object: found anew each
+            // round, since a rename may move the chain.
+            let mut at = node.clone();
+            loop {
+                let parent = at.any_link().map(|l| l.parent);
+                match parent {
+                    Some(p) if !at.is_upper() && !p.is_upper() => at = p,
+                    _ => break,
+                }
+            }
+            if Arc::ptr_eq(&at, node) {
+                return self.copy_up_one(node, need);
+            }
+            self.copy_up_one(&at, Need::Meta)?;
+        }
+    }
+
+    fn copy_up_one(&self, node: &Arc<Node>, need: Need) -> Result<()> {
+        let done = |n: &Node| {
+            n.is_upper() && (need == Need::Meta || !n.metacopy.load(Ordering::Acquire))
+        };
+        if done(node) {
+            return Ok(());
+        }
+        let _claim = node.copy_up.lock();
+        if done(node) {
+            return Ok(());
+        }
+        let upper = self.stack.writable()?;
+        if node.is_upper() {
+            return self.fill_metacopy(upper, node, need);
+        }
+        let lower = self.lower_top(node).ok_or(Errno::ESTALE)?;
+        let (spot, raw) = self.top_spot(node)?;
+        let stat = self.undisguised(node, &spot, &raw)?;
+        let layer = self.stack.layer(lower.layer)?;
+        let origin = upper.origin_of(&spot, layer.uuid);
+        let several = node.kind != Kind::Dir && raw.nlink > 1 && upper.index.is_some();
+        let metacopy = need == Need::Meta && self.may_metacopy(upper, node, several);
+        let data = match (node.kind, need, metacopy) {
+            (Kind::File, Need::Meta | Need::Data, false) => Some(self.lower_data(node)?),
+            _ => None,
+        };
+        let mut stat = stat;
+        if need == Need::Empty && data.is_none() {
+            stat.size = 0;
+        }
+        let src = Source {
+            spot: &spot,
+            stat: &stat,
+            data,
+            origin: origin.as_ref(),
+            metacopy,
+            several_names: several,
+        };
+        let staged = upper.copy_up(&src)?;
+        let anchor = match several {
+            true => Some(crate::overlay::upper::Upper::index_name(
+                origin.as_ref(),
+                layer.fs,
+                lower.id.ino,
+            )),
+            false => None,
+        };
+        node.metacopy.store(metacopy, Ordering::Release);
+        self.publish_copy(upper, node, staged, &raw, anchor)
+    }
+
+    /// Whether only metadata may be copied: the kernel does not for files with
+    /// several names either way it can help, and the xattr must hold.
+    fn may_metacopy(&self, upper: &Upper, node: &Node, several: bool) -> bool {
+        self.settings.metacopy
+            && node.kind == Kind::File
+            && !several
+            && upper.namespace != crate::overlay::upper::Namespace::None
+    }
+
+    /// Gives a complete copy its name: wherever the node is *now*.
+    fn publish_copy(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        staged: Staged<'_>,
+        lower: &Stat,
+        anchor: Option<Name>,
+    ) -> Result<()> {
+        let id = ObjectId::of(&staged.spot().stat()?);
+        if let Some(name) = anchor {
+            // Rare, and other names may be looked up in other directories: all
+            // of them wait for an instant.
+            let _rename = self.rename.write();
+            return self.publish_indexed(upper, node, staged, lower, id, &name);
+        }
+        let _rename = self.rename.read();
+        loop {
+            let Some(link) = node.any_link() else {
+                return self.publish_orphan(node, staged, id);
+            };
+            let Some(dir_part) = &link.parent.dir else { return Err(Errno::EIO) };
+            let _dir = dir_part.lock.write();
+            if !node.links.lock().contains(&link.parent, &link.name) {
+                continue;
+            }
+            return self.publish_at(upper, node, staged, &link.parent, &link.name, id);
+        }
+    }
+
+    fn publish_at(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        staged: Staged<'_>,
+        parent: &Arc<Node>,
+        name: &Name,
+        id: ObjectId,
+    ) -> Result<()> {
+        let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
+        self.mark_impure(upper, parent)?;
+        let times = Spot::fd(at.clone()).stat()?;
+        let fd = staged.publish(at.as_fd(), name)?;
+        restore_times(&at, &times);
+        upper.sync_dir(at.as_fd())?;
+        self.set_upper(node, id)?;
+        if let Some(fd) = fd {
+            self.fds.put(FdKey::Upper(node.ino), &fd, None);
+        }
+        Ok(())
+    }
+
+    fn publish_indexed(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        staged: Staged<'_>,
+        lower: &Stat,
+        id: ObjectId,
+        anchor: &Name,
+    ) -> Result<()> {
+        let index = upper.index.as_ref().ok_or(Errno::EIO)?;
+        staged.link_also(index.as_fd(), anchor)?;
+        upper.sync_dir(index.as_fd())?;
+        if node.nlink.load(Ordering::Acquire) == NO_NLINK {
+            node.nlink.store(i64::from(lower.nlink), Ordering::Release);
+        }
+        let link = node.links.lock().first().cloned();
+        match link {
+            Some(l) if l.parent.is_upper() => {
+                self.publish_at(upper, node, staged, &l.parent, &l.name, id)
+            }
+            // The anchor alone leads to it; a name in the upper is not needed.
+            _ => {
+                drop(staged);
+                self.set_upper(node, id)
+            }
+        }
+    }
+
+    /// Unlinked while it was copied, or before: it never gets a name.
+    fn publish_orphan(&self, node: &Arc<Node>, staged: Staged<'_>, id: ObjectId) -> Result<()> {
+        let OwnedFdOrSpot::File(fd) = staged.keep_unnamed()?;
+        self.orphans.keep(node.ino, fd);
+        self.set_upper(node, id)
+    }
+
+    fn set_upper(&self, node: &Arc<Node>, id: ObjectId) -> Result<()> {
+        if node.upper.set(id).is_err() {
+            tracing::error!(ino = node.ino, "a node was copied up twice");
+            return Err(Errno::EIO);
+        }
+        // Readers go to the upper from now on.
+        drop(self.fds.remove(FdKey::LowerFile(node.ino)));
+        Ok(())
+    }
+
+    /// Notes in a directory that its entries may have origins, so that a
+    /// listing reads them. Once per directory.
+    pub(super) fn mark_impure(&self, upper: &Upper, dir_node: &Arc<Node>) -> Result<()> {
+        let Some(d) = &dir_node.dir else { return Ok(()) };
+        if d.impure.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let fd = locate::upper_dir(&self.fds, &upper.layer, dir_node)?;
+        best_effort("mark a directory impure", upper.set_mark(&Spot::fd(fd), "impure", b"y"));
+        d.impure.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Brings the data of a metacopy up (ovl_copy_up_meta_inode_data()).
+    fn fill_metacopy(&self, upper: &Upper, node: &Arc<Node>, need: Need) -> Result<()> {
+        let (spot, stat) = self.held(node)?;
+        if need != Need::Empty {
+            let from = self.lower_data(node)?;
+            let to = spot.open(rustix::fs::OFlags::RDWR)?;
+            copy::clone_data(from.as_fd(), to.as_fd(), stat.size)?;
+            spot.set_times(SetTime::At(stat.atime), SetTime::At(stat.mtime))?;
+            if upper.syncs() {
+                file::sync(to.as_fd(), false)?;
+            }
+        }
+        upper.remove_mark(&spot, "metacopy")?;
+        best_effort("drop a metacopy's redirect", upper.remove_mark(&spot, "redirect"));
+        node.metacopy.store(false, Ordering::Release);
+        drop(self.fds.remove(FdKey::LowerFile(node.ino)));
+        Ok(())
+    }
+
+    /// Copies everything below a directory that only lowers have, and detaches
+    /// it from them: for renames where no redirect may be written.
+    ///
+    /// Idempotent and invisible: after each step the merged view is the same.
+    pub(super) fn copy_up_tree(&self, node: &Arc<Node>) -> Result<()> {
+        self.ensure_upper(node, Need::Meta)?;
+        let mut stack = vec![(node.clone(), false)];
+        while let Some((dir_node, children_done)) = stack.pop() {
+            if dir_node.lowers.read().is_empty() {
+                continue;
+            }
+            if children_done {
+                self.detach(&dir_node)?;
+                continue;
+            }
+            stack.push((dir_node.clone(), true));
+            for item in self.all_items(&dir_node)? {
+                let Some(entry) = self.lookup(&dir_node, &item.name)? else { continue };
+                let child = entry.node;
+                let need = if child.kind == Kind::File { Need::Data } else { Need::Meta };
+                self.ensure_upper(&child, need)?;
+                self.link_name_up(&child, &dir_node, &item.name)?;
+                if child.is_dir() {
+                    stack.push((child, false));
+                } else {
+                    self.release(child);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a fully copied directory opaque, on disk and in memory.
+    fn detach(&self, node: &Arc<Node>) -> Result<()> {
+        let upper = self.stack.writable()?;
+        let Some(d) = &node.dir else { return Ok(()) };
+        let _rename = self.rename.read();
+        let _dir = d.lock.write();
+        let fd = locate::upper_dir(&self.fds, &upper.layer, node)?;
+        let times = Spot::fd(fd.clone()).stat()?;
+        upper.set_opaque(&Spot::fd(fd.clone()))?;
+        // Its whiteouts hide nothing now, and the kernel would list them.
+        crate::overlay::upper::work::drop_whiteouts(&fd)?;
+        restore_times(&fd, &times);
+        *node.lowers.write() = Arc::from([]);
+        Ok(())
+    }
+
+    /// Gives an indexed file the name under which it was looked up: a directory
+    /// that is to stand alone must have it in the upper.
+    pub(super) fn link_name_up(
+        &self,
+        node: &Arc<Node>,
+        parent: &Arc<Node>,
+        name: &[u8],
+    ) -> Result<()> {
+        if !Self::is_indexed(node) {
+            return Ok(());
+        }
+        let upper = self.stack.writable()?;
+        let (spot, _) = self.held(node)?;
+        let _rename = self.rename.write();
+        let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
+        if dir::probe(at.as_fd(), name)?.is_some() {
+            return Ok(());
+        }
+        let count = node.nlink.load(Ordering::Acquire);
+        if let Some(l) = self.lower_top(node) {
+            // Relative to the lower's count while the upper's changes.
+            let layer = self.stack.layer(l.layer)?;
+            let lower = locate::lower_spot(&self.fds, layer, &l)?.stat()?;
+            let d = i32::try_from(count - i64::from(lower.nlink)).unwrap_or(0);
+            let mark = crate::layer::mark::NlinkMark::Lower(d);
+            upper.set_mark(&spot, "nlink", &mark.encode())?;
+        }
+        self.mark_impure(upper, parent)?;
+        let times = Spot::fd(at.clone()).stat()?;
+        dir::link_fd(spot.dirfd(), (at.as_fd(), name))?;
+        restore_times(&at, &times);
+        self.pin_nlink(upper, node, &spot)
+    }
+
+    /// A write descriptor of a node, brought into the upper first.
+    pub(super) fn writable_fd(&self, node: &Arc<Node>) -> Result<Arc<std::os::fd::OwnedFd>> {
+        if !node.is_upper() || node.metacopy.load(Ordering::Acquire) {
+            self.ensure_upper(node, Need::Data)?;
+        }
+        self.data_fd(node, Access::Write)
+    }
+}
+
+/// A copy-up must not show in the parent's times (user reports F#384, P#16897).
+pub(super) fn restore_times(dir: &Arc<std::os::fd::OwnedFd>, s: &Stat) {
+    let r = Spot::fd(dir.clone()).set_times(SetTime::At(s.atime), SetTime::At(s.mtime));
+    best_effort("restore a directory's times", r);
+}

@@ -1,0 +1,16 @@
+//! Requests: `impl Overlay`, one file per family. Each takes its locks, asks
+//! the pure decisions, changes the upper, then memory, and answers.
+
+pub mod attr;
+pub mod create;
+pub mod ensure_upper;
+pub mod file;
+pub mod hold;
+pub mod link;
+pub mod lookup;
+pub mod nlink;
+pub mod readdir;
+pub mod remove;
+pub mod rename;
+pub mod resolve;
+pub mod xattr;

@@ -1,0 +1,236 @@
+//! unlink and rmdir.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::OFlags;
+
+use super::lookup::checked;
+use super::resolve::{Found, From};
+use crate::overlay::Overlay;
+use crate::overlay::inode::locate::{self, FdKey};
+use crate::overlay::inode::node::Node;
+use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::upper::{Present, Upper};
+use crate::sys::dir::{self, Rename};
+use crate::sys::probe::WhiteoutKind;
+use crate::sys::{Errno, Kind, Name, Result, Spot};
+
+/// What is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// unlink(2): anything but a directory.
+    NonDir,
+    /// rmdir(2).
+    Dir,
+}
+
+impl Overlay {
+    /// Removes a name.
+    ///
+    /// # Locks
+    /// copy-up of the parent (and of a lower file with several names, whose
+    /// count must outlive the mount); rename (read), the directory (write).
+    pub fn remove(&self, parent: &Arc<Node>, name: &[u8], target: Target) -> Result<()> {
+        self.check_writable()?;
+        let name = checked(name)?;
+        self.ensure_upper(parent, Need::Meta)?;
+        if target == Target::NonDir {
+            self.copy_up_if_counted(parent, &name)?;
+        }
+        let upper = self.stack.writable()?;
+        let Some(d) = &parent.dir else { return Err(Errno::ENOTDIR) };
+        let _rename = self.rename.read();
+        let _dir = d.lock.write();
+        let found = self.resolve(parent, &name, From::Top)?.ok_or(Errno::ENOENT)?;
+        match (target, found.kind == Kind::Dir) {
+            (Target::NonDir, true) => return Err(Errno::EISDIR),
+            (Target::Dir, false) => return Err(Errno::ENOTDIR),
+            _ => {}
+        }
+        let node = self.intern(parent, &name, &found);
+        // A victim directory's own lock, child after parent: nothing may be
+        // made in it once it was seen empty.
+        let _victim = match &node.dir {
+            Some(v) => {
+                let guard = v.lock.write();
+                if !self.is_empty_dir(&node)? {
+                    return Err(Errno::ENOTEMPTY);
+                }
+                Some(guard)
+            }
+            None => None,
+        };
+        let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
+        self.retire_name(upper, &at, parent, &name, &node, &found)?;
+        self.listings.removed(parent.ino, &name);
+        Ok(())
+    }
+
+    /// A lower file with several names is brought up before one of them goes,
+    /// so that the index can keep the count (as the kernel: ovl_nlink_start()).
+    pub(super) fn copy_up_if_counted(&self, parent: &Arc<Node>, name: &Name) -> Result<()> {
+        if self.stack.upper.as_ref().is_none_or(|u| u.index.is_none()) {
+            return Ok(());
+        }
+        let found = {
+            let Some(d) = &parent.dir else { return Err(Errno::ENOTDIR) };
+            let _rename = self.rename.read();
+            let _dir = d.lock.read();
+            let Some(f) = self.resolve(parent, name, From::Top)? else { return Ok(()) };
+            if f.kind == Kind::Dir || f.upper.is_some() || f.lower_nlink < 2 {
+                return Ok(());
+            }
+            self.intern(parent, name, &f)
+        };
+        self.ensure_upper(&found, Need::Data)
+    }
+
+    /// Whether the lowers would show something under `name` if the upper had nothing.
+    pub(super) fn lowers_show(&self, parent: &Arc<Node>, name: &Name) -> Result<bool> {
+        if parent.lowers.read().is_empty() {
+            return Ok(false);
+        }
+        Ok(self.resolve(parent, name, From::Lowers)?.is_some())
+    }
+
+    /// Takes one name of a node away. The caller holds the directory's lock.
+    pub(super) fn retire_name(
+        &self,
+        upper: &Upper,
+        at: &Arc<OwnedFd>,
+        parent: &Arc<Node>,
+        name: &Name,
+        node: &Arc<Node>,
+        found: &Found,
+    ) -> Result<()> {
+        let present = match &found.upper {
+            Some(u) if u.by_index => Present::Nothing,
+            Some(_) if node.is_dir() => Present::Dir,
+            Some(_) => Present::NonDir,
+            None => Present::Nothing,
+        };
+        let hide = self.lowers_show(parent, name)?;
+        let last = {
+            let links = node.links.lock();
+            links.iter().all(|l| Arc::ptr_eq(&l.parent, parent) && l.name == *name)
+        };
+        let kept = if last { Last::Of(present, hide) } else { Last::No };
+        let aside = self.keep_if_last(upper, at, name, node, kept)?;
+        if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
+            self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;
+        }
+        if aside == Aside::No {
+            upper.remove(at.as_fd(), name, present, hide)?;
+        }
+        self.forget_name(upper, parent, name, node);
+        Ok(())
+    }
+
+    /// Memory's side of a name that went: the caller has changed the disk.
+    pub(super) fn forget_name(
+        &self,
+        upper: &Upper,
+        parent: &Arc<Node>,
+        name: &Name,
+        node: &Arc<Node>,
+    ) {
+        let mut links = node.links.lock();
+        links.remove(parent, name);
+        let none = links.is_empty();
+        drop(links);
+        if let Some(d) = node.dir.as_ref().filter(|_| none) {
+            d.dead.store(true, Ordering::Release);
+            self.listings.remove(node.ino);
+        }
+        if none {
+            node.orphan.store(true, Ordering::Release);
+        }
+        self.count_links(upper, node, -1);
+    }
+
+    /// Before the last known name of an upper object goes, the object itself is
+    /// kept: somebody may have it open.
+    pub(super) fn keep_if_last(
+        &self,
+        upper: &Upper,
+        at: &Arc<OwnedFd>,
+        name: &Name,
+        node: &Arc<Node>,
+        last: Last,
+    ) -> Result<Aside> {
+        let Last::Of(present, hide) = last else { return Ok(Aside::No) };
+        if !node.is_upper() {
+            return Ok(Aside::No);
+        }
+        if let Some(fd) = self.fds.get(FdKey::Upper(node.ino)) {
+            if self.orphans.has_room() {
+                drop(self.fds.remove(FdKey::Upper(node.ino)));
+                self.orphans.keep(node.ino, fd);
+                return Ok(Aside::No);
+            }
+        } else if self.orphans.has_room() {
+            let spot = match present {
+                // Indexed, nothing in the upper's tree: the anchor is it.
+                Present::Nothing => match self.anchored(upper, node)? {
+                    Some(spot) => spot,
+                    None => return Ok(Aside::No),
+                },
+                _ => Spot::at(at.clone(), name.clone()),
+            };
+            self.orphans.keep(node.ino, Arc::new(spot.open(OFlags::PATH)?));
+            return Ok(Aside::No);
+        }
+        if present != Present::NonDir {
+            // A removed directory answers from memory; an anchor stays anyway.
+            return Ok(Aside::No);
+        }
+        let aside = upper.move_aside(at, name, hide)?;
+        drop(self.fds.remove(FdKey::Upper(node.ino)));
+        self.orphans.keep_aside(node.ino, aside);
+        Ok(Aside::Moved)
+    }
+
+    fn anchored(&self, upper: &Upper, node: &Arc<Node>) -> Result<Option<Spot>> {
+        let (Some(index), Some(l)) = (&upper.index, self.lower_top(node)) else { return Ok(None) };
+        Ok(Some(Spot::at(index.clone(), self.anchor_name(&l)?)))
+    }
+}
+
+/// Whether an object was moved into the work directory instead of unlinked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aside {
+    /// No.
+    No,
+    /// Its name in the upper is gone already.
+    Moved,
+}
+
+/// Whether a name is a node's last known one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Last {
+    /// It is not.
+    No,
+    /// It is; what stands there, and whether a whiteout must take its place.
+    Of(Present, bool),
+}
+
+impl Upper {
+    /// Moves an object into the work directory; where the lowers would show
+    /// something, a whiteout takes its place in the same step.
+    fn move_aside(&self, at: &Arc<OwnedFd>, name: &Name, hide: bool) -> Result<Name> {
+        let aside = self.temp_name();
+        let (from, to) = ((at.as_fd(), &name[..]), (self.work.as_fd(), &aside[..]));
+        if !hide {
+            dir::rename(from, to, Rename::NoReplace)?;
+        } else if self.whiteouts == WhiteoutKind::CharDevice {
+            dir::mknod(to.0, to.1, libc::S_IFCHR, (0, 0))?;
+            dir::rename(from, to, Rename::Exchange)?;
+        } else {
+            self.add_whiteout(at.as_fd(), name)?;
+            dir::rename(from, to, Rename::NoReplace)?;
+        }
+        Ok(aside)
+    }
+}

@@ -1,0 +1,343 @@
+//! rename(2): files and directories, merged and lower ones too.
+//!
+//! First everything that moves is brought into the upper, with no lock held.
+//! Then, with the rename lock held for writing, one renameat2(2) does it. A
+//! directory that has lowers either says in a redirect where they are, or has
+//! been copied up whole before (architecture.md, "Directory rename").
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use super::lookup::{checked, creatable};
+use super::remove::{Aside, Last};
+use super::resolve::{Found, From};
+use crate::overlay::Overlay;
+use crate::overlay::inode::locate;
+use crate::overlay::inode::node::Node;
+use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::options::RedirectDir;
+use crate::overlay::upper::stage::Blank;
+use crate::overlay::upper::{Namespace, Present, Upper};
+use crate::sys::dir::{self, Rename};
+use crate::sys::probe::WhiteoutKind;
+use crate::sys::{Errno, Kind, Name, Result, Spot, best_effort};
+
+/// What happens to a target that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is replaced.
+    Replace,
+    /// EEXIST.
+    NoReplace,
+    /// Both change places.
+    Exchange,
+}
+
+/// One end of a rename.
+struct End<'a> {
+    parent: &'a Arc<Node>,
+    name: Name,
+    at: Arc<OwnedFd>,
+    /// What the view has there.
+    here: Option<(Arc<Node>, Found)>,
+    /// The lowers would show something if the upper had nothing.
+    lowers_show: bool,
+}
+
+/// Longest redirect that is written: beyond it the subtree is copied instead
+/// (an xattr of ext4 holds less than a block).
+const REDIRECT_WRITE_MAX: usize = 2048;
+
+impl Overlay {
+    /// Renames `from` to `to`, each a directory and a name.
+    ///
+    /// # Locks
+    /// copy-up of both parents and of what moves; then rename (write).
+    ///
+    /// # Errors
+    /// EXDEV for a directory with lowers under `redirect_dir=off` only.
+    pub fn rename(
+        &self,
+        from: (&Arc<Node>, &[u8]),
+        to: (&Arc<Node>, &[u8]),
+        how: How,
+    ) -> Result<()> {
+        self.check_writable()?;
+        let (old, new) = (checked(from.1)?, creatable(to.1)?);
+        if how == How::Exchange {
+            creatable(from.1)?;
+        }
+        self.ensure_upper(from.0, Need::Meta)?;
+        self.ensure_upper(to.0, Need::Meta)?;
+        self.prepare_to_move(from.0, &old, to.0)?;
+        if how == How::Exchange {
+            self.prepare_to_move(to.0, &new, from.0)?;
+        } else {
+            self.copy_up_if_counted(to.0, &new)?;
+        }
+        let upper = self.stack.writable()?;
+        let _rename = self.rename.write();
+        let a = self.end(upper, from.0, old)?;
+        let b = self.end(upper, to.0, new)?;
+        self.move_now(upper, &a, &b, how)
+    }
+
+    fn end<'a>(&self, upper: &Upper, parent: &'a Arc<Node>, name: Name) -> Result<End<'a>> {
+        let found = self.resolve(parent, &name, From::Top)?;
+        let here = found.map(|f| (self.intern(parent, &name, &f), f));
+        Ok(End {
+            parent,
+            at: locate::upper_dir(&self.fds, &upper.layer, parent)?,
+            here,
+            lowers_show: self.lowers_show(parent, &name)?,
+            name,
+        })
+    }
+
+    /// Brings what stands at a name into the upper so that it can move.
+    fn prepare_to_move(&self, parent: &Arc<Node>, name: &Name, to: &Arc<Node>) -> Result<()> {
+        let entry = self.lookup(parent, name)?.ok_or(Errno::ENOENT)?;
+        let node = entry.node;
+        if !node.is_dir() {
+            // A metacopy would need a redirect to its data under the old name;
+            // its data comes up instead, which every reader understands.
+            self.ensure_upper(&node, Need::Data)?;
+            self.link_name_up(&node, parent, name)?;
+            return Ok(());
+        }
+        let moves_in_place = Arc::ptr_eq(parent, to);
+        self.ensure_upper(&node, Need::Meta)?;
+        if node.lowers.read().is_empty() {
+            return Ok(());
+        }
+        match self.settings.redirect_dir {
+            RedirectDir::Follow | RedirectDir::NoFollow => Err(Errno::EXDEV),
+            _ if self.may_redirect(&node) => {
+                tracing::debug!(moves_in_place, "a directory moves with a redirect");
+                Ok(())
+            }
+            _ => self.copy_up_tree(&node),
+        }
+    }
+
+    /// Whether a directory's lowers may be left where they are.
+    fn may_redirect(&self, node: &Node) -> bool {
+        let Some(upper) = &self.stack.upper else { return false };
+        let wanted = match self.settings.redirect_dir {
+            RedirectDir::On => upper.namespace != Namespace::None,
+            RedirectDir::Auto => upper.namespace == Namespace::Trusted,
+            _ => false,
+        };
+        wanted && redirect_of(node).is_some()
+    }
+
+    fn move_now(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, how: How) -> Result<()> {
+        let Some((node, found)) = &a.here else { return Err(Errno::ENOENT) };
+        match (&b.here, how) {
+            (Some(_), How::NoReplace) => return Err(Errno::EEXIST),
+            (None, How::Exchange) => return Err(Errno::ENOENT),
+            (Some((n, _)), _) if Arc::ptr_eq(n, node) => return Ok(()),
+            _ => {}
+        }
+        self.check_movable(a, node, found)?;
+        if how == How::Exchange {
+            return self.exchange(upper, a, b);
+        }
+        let mut target = None;
+        if let Some((victim, vf)) = &b.here {
+            match (node.is_dir(), victim.is_dir()) {
+                (true, false) => return Err(Errno::ENOTDIR),
+                (false, true) => return Err(Errno::EISDIR),
+                _ => {}
+            }
+            if victim.is_dir() && !self.is_empty_dir(victim)? {
+                return Err(Errno::ENOTEMPTY);
+            }
+            target = Some((victim, vf));
+        }
+        self.prepare_marks(upper, node, a, b)?;
+        if node.is_dir() {
+            self.clear_way(upper, b, target)?;
+        } else if let Some((victim, vf)) = target {
+            self.keep_victim(upper, b, victim, vf)?;
+        }
+        self.rename_upper(upper, a, b, node.is_dir())?;
+        if let Some((victim, _)) = target {
+            self.forget_name(upper, b.parent, &b.name, victim);
+        }
+        self.moved(node, a, b);
+        Ok(())
+    }
+
+    /// What moves stands in the upper under its name, or the preparation was
+    /// overtaken by somebody else's change: then the caller may try again.
+    fn check_movable(&self, end: &End<'_>, node: &Arc<Node>, found: &Found) -> Result<()> {
+        let in_place = found.upper.as_ref().is_some_and(|u| !u.by_index);
+        let lowers_ok = !node.is_dir() || node.lowers.read().is_empty() || self.may_redirect(node);
+        if in_place && lowers_ok {
+            Ok(())
+        } else {
+            tracing::debug!(name = %String::from_utf8_lossy(&end.name), "rename overtaken");
+            Err(Errno::EBUSY)
+        }
+    }
+
+    /// Marks that must be on the disk before the name moves: harmless at the old
+    /// place, right at the new one.
+    fn prepare_marks(&self, upper: &Upper, node: &Arc<Node>, a: &End<'_>, b: &End<'_>) -> Result<()> {
+        if !Arc::ptr_eq(a.parent, b.parent) {
+            self.mark_impure(upper, b.parent)?;
+        }
+        if !node.is_dir() {
+            return Ok(());
+        }
+        let spot = Spot::at(a.at.clone(), a.name.clone());
+        if node.lowers.read().is_empty() {
+            if !b.parent.lowers.read().is_empty() {
+                upper.set_opaque(&spot)?;
+            }
+            return Ok(());
+        }
+        let redirect = redirect_of(node).ok_or(Errno::EXDEV)?;
+        upper.set_mark(&spot, "redirect", &redirect)
+    }
+
+    /// Before a directory moves to a name, what the upper has there must go:
+    /// a directory cannot be renamed over a whiteout or over markers.
+    fn clear_way(
+        &self,
+        upper: &Upper,
+        b: &End<'_>,
+        target: Option<(&Arc<Node>, &Found)>,
+    ) -> Result<()> {
+        let Some((victim, vf)) = target else { return Ok(()) };
+        let in_upper = vf.upper.as_ref().is_some_and(|u| !u.by_index);
+        if in_upper {
+            self.keep_victim(upper, b, victim, vf)?;
+        }
+        if !in_upper {
+            return Ok(());
+        }
+        // An empty opaque directory takes its place: the view stays as it is,
+        // and the rename over it is one step.
+        let raw = Spot::at(b.at.clone(), b.name.clone()).stat()?;
+        if dir_is_bare(b)? {
+            return Ok(());
+        }
+        let staged = upper.stage(Blank { kind: Kind::Dir, target: b"", rdev: (0, 0) })?;
+        let spot = staged.spot();
+        upper.set_owner_and_mode(&spot, &crate::layer::disguise::Disguise::of(&raw))?;
+        if b.lowers_show {
+            upper.set_opaque(&spot)?;
+        }
+        staged.publish_over(b.at.as_fd(), &b.name, true)?;
+        Ok(())
+    }
+
+    fn keep_victim(
+        &self,
+        upper: &Upper,
+        b: &End<'_>,
+        victim: &Arc<Node>,
+        vf: &Found,
+    ) -> Result<()> {
+        let present = match &vf.upper {
+            Some(u) if !u.by_index && victim.is_dir() => Present::Dir,
+            Some(u) if !u.by_index => Present::NonDir,
+            _ => Present::Nothing,
+        };
+        let last = {
+            let links = victim.links.lock();
+            links.iter().all(|l| Arc::ptr_eq(&l.parent, b.parent) && l.name == b.name)
+        };
+        // Beyond the budget it is given a second name in the work directory, so
+        // that the rename over the first one stays one step.
+        if last && present == Present::NonDir && victim.is_upper() && !self.orphans.has_room() {
+            let aside = upper.temp_name();
+            dir::link((b.at.as_fd(), &b.name), (upper.work.as_fd(), &aside))?;
+            drop(self.fds.remove(locate::FdKey::Upper(victim.ino)));
+            self.orphans.keep_aside(victim.ino, aside);
+        } else {
+            let last = if last { Last::Of(present, false) } else { Last::No };
+            let aside = self.keep_if_last(upper, &b.at, &b.name, victim, last)?;
+            debug_assert!(aside == Aside::No);
+        }
+        if present == Present::NonDir && Self::is_indexed(victim) {
+            self.pin_nlink(upper, victim, &Spot::at(b.at.clone(), b.name.clone()))?;
+        }
+        Ok(())
+    }
+
+    fn rename_upper(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, is_dir: bool) -> Result<()> {
+        let (from, to) = ((a.at.as_fd(), &a.name[..]), (b.at.as_fd(), &b.name[..]));
+        let over_whiteout = dir::probe(to.0, to.1)?
+            .is_some_and(|s| s.is_whiteout() || (is_dir && s.kind() != Kind::Dir));
+        if is_dir && over_whiteout {
+            // The whiteout comes to stand at the old name: needed there, or
+            // removed.
+            dir::rename(from, to, Rename::Exchange)?;
+            if !a.lowers_show {
+                best_effort("remove a whiteout that hides nothing", dir::unlink(from.0, from.1));
+            }
+        } else if !a.lowers_show {
+            dir::rename(from, to, Rename::Replace)?;
+        } else if upper.whiteouts == WhiteoutKind::CharDevice && upper.rename_whiteout {
+            dir::rename(from, to, Rename::Whiteout)?;
+        } else if upper.whiteouts == WhiteoutKind::CharDevice {
+            // Two steps: a crash between them shows the old name again, as the
+            // lowers have it. Nothing is lost.
+            dir::rename(from, to, Rename::Replace)?;
+            upper.add_whiteout(from.0, from.1)?;
+        } else {
+            upper.add_whiteout(from.0, from.1)?;
+            dir::rename(from, to, Rename::Replace)?;
+        }
+        upper.drop_dot_wh(to.0, to.1)
+    }
+
+    fn exchange(&self, upper: &Upper, a: &End<'_>, b: &End<'_>) -> Result<()> {
+        let (Some((x, _)), Some((y, yf))) = (&a.here, &b.here) else { return Err(Errno::ENOENT) };
+        self.check_movable(b, y, yf)?;
+        self.prepare_marks(upper, x, a, b)?;
+        self.prepare_marks(upper, y, b, a)?;
+        let (from, to) = ((a.at.as_fd(), &a.name[..]), (b.at.as_fd(), &b.name[..]));
+        dir::rename(from, to, Rename::Exchange)?;
+        // In two rounds: the names are the same ones.
+        x.links.lock().remove(a.parent, &a.name);
+        y.links.lock().remove(b.parent, &b.name);
+        x.links.lock().add(b.parent, &b.name);
+        y.links.lock().add(a.parent, &a.name);
+        self.listings.added(b.parent.ino, &b.name, x.ino, x.kind);
+        self.listings.added(a.parent.ino, &a.name, y.ino, y.kind);
+        Ok(())
+    }
+
+    fn moved(&self, node: &Arc<Node>, a: &End<'_>, b: &End<'_>) {
+        let mut links = node.links.lock();
+        links.remove(a.parent, &a.name);
+        links.add(b.parent, &b.name);
+        drop(links);
+        self.listings.removed(a.parent.ino, &a.name);
+        self.listings.added(b.parent.ino, &b.name, node.ino, node.kind);
+    }
+}
+
+/// Whether the target directory holds nothing at all, markers included.
+fn dir_is_bare(b: &End<'_>) -> Result<bool> {
+    let fd = dir::open_dir_at(b.at.as_fd(), &b.name, dir::Cross::Refuse)?;
+    let mut bare = true;
+    dir::list(fd.as_fd(), |_| bare = false)?;
+    Ok(bare)
+}
+
+/// The redirect that leads a directory's lowers to it from anywhere: their path
+/// in the lowers' own merged view. `None` where it is too long to be kept.
+fn redirect_of(node: &Node) -> Option<Vec<u8>> {
+    let view = node.dir.as_ref()?.lower_view.as_ref()?;
+    let mut path = Vec::new();
+    for c in view.components() {
+        path.push(b'/');
+        path.extend_from_slice(&c);
+    }
+    (!path.is_empty() && path.len() <= REDIRECT_WRITE_MAX).then_some(path)
+}

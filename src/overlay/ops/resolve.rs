@@ -1,0 +1,387 @@
+//! What a name stands for, over all layers: I/O around [`Resolver`].
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::layer::mark::{Marks, Opaque, Origin};
+use crate::layer::{LayerId, Object, Probe, UPPER};
+use crate::overlay::Overlay;
+use crate::overlay::decide::resolve::{Resolver, Step, Verdict, Where};
+use crate::overlay::inode::locate;
+use crate::overlay::inode::node::{LowerSpot, Node, Place};
+use crate::overlay::inode::table::Claim;
+use crate::overlay::options::RedirectDir;
+use crate::sys::{Kind, Name, ObjectId, Result, Spot, Stat};
+
+/// The object a name stands for.
+#[derive(Debug)]
+pub struct Found {
+    /// Its type in the view.
+    pub kind: Kind,
+    /// Attributes of the topmost object, undisguised, in disk ids.
+    pub stat: Stat,
+    /// The upper object's marks and whether it stands under this very name.
+    pub upper: Option<UpperPart>,
+    /// The lower objects, uppermost first.
+    pub lowers: Vec<LowerSpot>,
+    /// Link count of the topmost lower object.
+    pub lower_nlink: u32,
+    /// For a directory: where the lowers' merged view has it.
+    pub lower_view: Option<Arc<Place>>,
+    /// A metacopy without its data.
+    pub lacks_data: bool,
+}
+
+/// The upper's part of an answer.
+#[derive(Debug)]
+pub struct UpperPart {
+    /// The object.
+    pub id: ObjectId,
+    /// Its marks.
+    pub marks: Marks,
+    /// Found through `work/index`: another name of the same lower file was
+    /// copied up, this one has nothing in the upper's tree.
+    pub by_index: bool,
+}
+
+/// Which layers are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// All.
+    Top,
+    /// Only the lowers: what would show if the upper had nothing.
+    Lowers,
+}
+
+/// The walk over the layers for one name.
+struct Walk<'a> {
+    overlay: &'a Overlay,
+    parent: &'a Arc<Node>,
+    name: &'a Name,
+    found: Option<Found>,
+    resolver: Resolver,
+    /// Where the lowers' merged view has what is asked for now.
+    view: Option<Arc<Place>>,
+    /// The upper is opaque in an ancestor of a redirect's path.
+    stop_after: bool,
+}
+
+impl Overlay {
+    /// Resolves `name` in `parent`. The caller holds the rename lock and the
+    /// directory's.
+    pub(super) fn resolve(
+        &self,
+        parent: &Arc<Node>,
+        name: &Name,
+        from: From,
+    ) -> Result<Option<Found>> {
+        let Some(dir) = &parent.dir else { return Err(crate::sys::Errno::ENOTDIR) };
+        let follow = self.settings.redirect_dir != RedirectDir::NoFollow;
+        let mut walk = Walk {
+            overlay: self,
+            parent,
+            name,
+            found: None,
+            resolver: Resolver::new(name, follow),
+            view: dir.lower_view.as_ref().map(|v| Place::child(v, name)),
+            stop_after: false,
+        };
+        if from == From::Top && parent.is_upper() && walk.upper()? == Step::Done {
+            return walk.finish();
+        }
+        walk.lowers()?;
+        walk.finish()
+    }
+}
+
+impl Walk<'_> {
+    fn upper(&mut self) -> Result<Step> {
+        let Some(upper) = &self.overlay.stack.upper else { return Ok(Step::Ask) };
+        let dir = locate::upper_dir(&self.overlay.fds, &upper.layer, self.parent)?;
+        let below = !self.parent.lowers.read().is_empty();
+        let xwh = self.parent.dir.as_ref().is_some_and(|d| {
+            d.xattr_whiteouts.load(std::sync::atomic::Ordering::Relaxed)
+        });
+        match upper.layer.probe(&dir, self.name, below, xwh)? {
+            Probe::Absent => Ok(Step::Ask),
+            Probe::Whiteout => Ok(self.resolver.whiteout()),
+            Probe::Object(o) => Ok(self.take(UPPER, *o, None)),
+        }
+    }
+
+    /// Accepts an object of a layer or leaves it.
+    fn take(&mut self, layer: LayerId, mut o: Object, place: Option<LowerPlace>) -> Step {
+        o.mount_point |=
+            place.is_some() && self.overlay.settings.traps.contains(&ObjectId::of(&o.stat));
+        let stat = self.overlay.undisguise(layer, &o.stat, &o.marks);
+        let kind = stat.kind();
+        let (verdict, step) = self.resolver.object(kind, &o.marks);
+        if verdict == Verdict::Leave {
+            return step;
+        }
+        let found = self.found.get_or_insert_with(|| Found {
+            kind,
+            stat,
+            upper: None,
+            lowers: Vec::new(),
+            lower_nlink: 0,
+            lower_view: None,
+            lacks_data: false,
+        });
+        match place {
+            None => {
+                found.upper =
+                    Some(UpperPart { id: ObjectId::of(&o.stat), marks: o.marks, by_index: false });
+            }
+            Some(p) => {
+                if found.lowers.is_empty() {
+                    found.lower_nlink = o.stat.nlink;
+                    found.lower_view = self.view.clone();
+                }
+                found.lowers.push(LowerSpot {
+                    layer,
+                    place: (kind == Kind::Dir).then_some(p.own),
+                    parent: Some(p.parent),
+                    name: p.name,
+                    id: ObjectId::of(&o.stat),
+                    xattr_whiteouts: o.marks.opaque == Opaque::MayHoldXattrWhiteouts,
+                    mount_point: o.mount_point,
+                });
+            }
+        }
+        if o.mount_point || self.stop_after { Step::Done } else { step }
+    }
+
+    fn lowers(&mut self) -> Result<()> {
+        let spots = self.parent.lower_spots();
+        // Layers of the parent are walked until a redirect leads to a path;
+        // then every layer below is walked from its root.
+        let mut next: usize = 1;
+        for spot in spots.iter() {
+            if let Where::Path(_) = self.resolver.at {
+                break;
+            }
+            next = usize::from(spot.layer) + 1;
+            if self.in_parent(spot)? == Step::Done {
+                return Ok(());
+            }
+        }
+        if !matches!(self.resolver.at, Where::Path(_)) {
+            return Ok(());
+        }
+        while next <= self.overlay.stack.lowers.len() {
+            let id = LayerId::try_from(next).unwrap_or(LayerId::MAX);
+            next += 1;
+            if self.at_path(id)? == Step::Done {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn in_parent(&mut self, spot: &LowerSpot) -> Result<Step> {
+        let Where::Name(n) = &self.resolver.at else { return Ok(Step::Ask) };
+        let Some(place) = &spot.place else { return Ok(Step::Ask) };
+        if spot.mount_point {
+            return Ok(Step::Ask);
+        }
+        let name = if **self.name == **n { self.name.clone() } else { Name::from(&n[..]) };
+        let layer = self.overlay.stack.layer(spot.layer)?;
+        let dir = locate::lower_dir(&self.overlay.fds, layer, place)?;
+        self.sync_view(&name);
+        let below = self.overlay.stack.has_below(spot.layer);
+        let place = place.clone();
+        match layer.probe(&dir, &name, below, spot.xattr_whiteouts)? {
+            Probe::Absent => Ok(Step::Ask),
+            Probe::Whiteout => Ok(self.resolver.whiteout()),
+            Probe::Object(o) => {
+                let own = self.own_place(&place, &name);
+                Ok(self.take(spot.layer, *o, Some(LowerPlace { parent: place, name, own })))
+            }
+        }
+    }
+
+    /// The place of `name` below `parent`: the view's own chain where both are
+    /// one, so that layers share it.
+    fn own_place(&self, parent: &Arc<Place>, name: &Name) -> Arc<Place> {
+        if let Some(v) = &self.view
+            && let Some((up, n)) = &v.up
+            && Arc::ptr_eq(up, parent)
+            && n == name
+        {
+            return v.clone();
+        }
+        Place::child(parent, name)
+    }
+
+    /// Keeps the view's chain in step with a relative redirect found in the upper.
+    fn sync_view(&mut self, name: &Name) {
+        if self.found.as_ref().is_some_and(|f| !f.lowers.is_empty()) {
+            return;
+        }
+        let base = self.parent.dir.as_ref().and_then(|d| d.lower_view.as_ref());
+        if let Some(base) = base
+            && self.view.as_ref().and_then(|v| v.up.as_ref()).is_some_and(|(_, n)| n != name)
+        {
+            self.view = Some(Place::child(base, name));
+        }
+    }
+
+    fn at_path(&mut self, id: LayerId) -> Result<Step> {
+        let Where::Path(path) = self.resolver.at.clone() else { return Ok(Step::Done) };
+        let layer = self.overlay.stack.layer(id)?;
+        if layer.data_only && !self.resolver.lacks_data() {
+            return Ok(Step::Ask);
+        }
+        if self.found.as_ref().is_none_or(|f| f.lowers.is_empty()) {
+            self.view = Some(chain(&path));
+        }
+        let below = self.overlay.stack.has_below(id);
+        let mut place = Place::root();
+        let mut dir: Arc<OwnedFd> = layer.root.clone();
+        let mut xwh = false;
+        let Some((last, ancestors)) = path.split_last() else { return Ok(Step::Done) };
+        for (depth, comp) in ancestors.iter().enumerate() {
+            let name = Name::from(&comp[..]);
+            let o = match layer.probe(&dir, &name, below, xwh)? {
+                Probe::Absent => return Ok(Step::Ask),
+                Probe::Whiteout => return Ok(self.resolver.whiteout()),
+                Probe::Object(o) => *o,
+            };
+            if o.stat.kind() != Kind::Dir || o.mount_point {
+                return Ok(Step::Done);
+            }
+            xwh = o.marks.opaque == Opaque::MayHoldXattrWhiteouts;
+            self.stop_after |= o.marks.opaque == Opaque::Yes;
+            self.redirect_ancestor(&o.marks, &path, depth);
+            place = Place::child(&place, &name);
+            dir = Arc::new(layer.open_dir(std::os::fd::AsFd::as_fd(&dir), &name)?);
+        }
+        let name = Name::from(&last[..]);
+        let step = match layer.probe(&dir, &name, below, xwh)? {
+            Probe::Absent => Step::Ask,
+            Probe::Whiteout => self.resolver.whiteout(),
+            Probe::Object(o) => {
+                let own = Place::child(&place, &name);
+                self.take(id, *o, Some(LowerPlace { parent: place, name, own }))
+            }
+        };
+        Ok(if self.stop_after { Step::Done } else { step })
+    }
+
+    /// An ancestor on a redirect's path is itself redirected for the layers
+    /// below: the rest of the path goes with it (ovl_check_redirect()).
+    fn redirect_ancestor(&mut self, marks: &Marks, path: &[Vec<u8>], depth: usize) {
+        use crate::layer::mark::Redirect;
+        let rest = path.get(depth + 1..).unwrap_or_default();
+        let mut new = match &marks.redirect {
+            None => return,
+            Some(Redirect::Path(p)) => p.clone(),
+            Some(Redirect::Name(n)) => {
+                let mut p = path.get(..depth).unwrap_or_default().to_vec();
+                p.push(n.clone());
+                p
+            }
+        };
+        new.extend_from_slice(rest);
+        self.resolver.at = Where::Path(new);
+    }
+
+    fn finish(self) -> Result<Option<Found>> {
+        let lacks = self.resolver.lacks_data();
+        let Some(mut found) = self.found else { return Ok(None) };
+        found.lacks_data = lacks;
+        if found.kind != Kind::Dir {
+            found.lower_view = None;
+        }
+        self.overlay.apply_index(&mut found)?;
+        Ok(Some(found))
+    }
+}
+
+/// Where a lower object stands.
+struct LowerPlace {
+    parent: Arc<Place>,
+    name: Name,
+    own: Arc<Place>,
+}
+
+fn chain(path: &[Vec<u8>]) -> Arc<Place> {
+    path.iter().fold(Place::root(), |p, c| Place::child(&p, &Name::from(&c[..])))
+}
+
+impl Overlay {
+    /// A stat as its disguise has it.
+    pub(super) fn undisguise(&self, layer: LayerId, s: &Stat, marks: &Marks) -> Stat {
+        match (&marks.disguise, self.stack.layer(layer)) {
+            (Some(d), Ok(l)) if l.disguised => d.apply(s),
+            _ => *s,
+        }
+    }
+
+    /// A lower file with several names may have been copied up under another
+    /// one: the index knows (see architecture.md, "Hard links survive").
+    fn apply_index(&self, found: &mut Found) -> Result<()> {
+        if found.upper.is_some() || found.lower_nlink < 2 || found.kind == Kind::Dir {
+            return Ok(());
+        }
+        let Some(upper) = &self.stack.upper else { return Ok(()) };
+        let Some(index) = &upper.index else { return Ok(()) };
+        let Some(spot) = found.lowers.first() else { return Ok(()) };
+        let name = self.anchor_name(spot)?;
+        let at = Spot::at(index.clone(), name);
+        let s = match at.stat() {
+            Ok(s) if !s.is_whiteout() => s,
+            _ => return Ok(()),
+        };
+        let marks = Marks::read(&at)?;
+        found.stat = self.undisguise(UPPER, &s, &marks);
+        found.upper = Some(UpperPart { id: ObjectId::of(&s), marks, by_index: true });
+        Ok(())
+    }
+
+    /// The anchor's name in `work/index` for a lower object.
+    pub(super) fn anchor_name(&self, spot: &LowerSpot) -> Result<Name> {
+        let layer = self.stack.layer(spot.layer)?;
+        let at = locate::lower_spot(&self.fds, layer, spot)?;
+        let origin = self.stack.upper.as_ref().and_then(|u| u.origin_of(&at, layer.uuid));
+        Ok(crate::overlay::upper::Upper::index_name(origin.as_ref(), layer.fs, spot.id.ino))
+    }
+
+    /// The number an object is shown under, and what claims it.
+    pub(super) fn number_of(&self, found: &Found) -> (u64, Claim) {
+        if let Some(u) = &found.upper {
+            let fs = self.stack.upper.as_ref().map_or(0, |u| u.layer.fs);
+            let claim = Claim { layer: UPPER, id: u.id };
+            let own = self.settings.numbers.number(fs, u.id.ino);
+            // The index leads to the very lower object the copy was made from.
+            let from_index = found.lowers.first().filter(|_| u.by_index);
+            let number = match from_index {
+                Some(l) => self.lower_number(l.layer, l.id.ino),
+                None => u.marks.origin.as_ref().and_then(|o| self.origin_number(o)).unwrap_or(own),
+            };
+            return (number, claim);
+        }
+        match found.lowers.first() {
+            Some(l) => (self.lower_number(l.layer, l.id.ino), Claim { layer: l.layer, id: l.id }),
+            None => (0, Claim { layer: UPPER, id: ObjectId { dev: 0, ino: 0 } }),
+        }
+    }
+
+    pub(super) fn lower_number(&self, layer: LayerId, ino: u64) -> u64 {
+        let fs = self.stack.layer(layer).map_or(0, |l| l.fs);
+        self.settings.numbers.number(fs, ino)
+    }
+
+    /// The number of what an upper object was copied up from.
+    pub(super) fn origin_number(&self, o: &Origin) -> Option<u64> {
+        let ino = o.ino()?;
+        let same_uuid = self.stack.lowers.iter().find(|l| l.uuid == o.uuid && o.uuid != [0; 16]);
+        let fs = match same_uuid {
+            Some(l) => l.fs,
+            None if self.settings.numbers.one_fs => self.stack.lowers.first()?.fs,
+            None => return None,
+        };
+        Some(self.settings.numbers.number(fs, ino))
+    }
+}

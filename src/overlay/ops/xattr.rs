@@ -1,0 +1,142 @@
+//! Extended attributes and POSIX ACLs.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::layer::acl::{self, Acl};
+use crate::layer::reserved;
+use crate::overlay::inode::node::Node;
+use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::options::XattrPermissions;
+use crate::overlay::{Caller, Overlay};
+use crate::sys::{Errno, Kind, Result, cred, xattr};
+
+/// Prefix under which `security.X` is kept where the daemon may not set it
+/// (`xattr_permissions=2`; contract 2.3).
+const SECURITY_DISGUISED: &[u8] = b"user.containers.override_";
+
+fn is_acl(name: &[u8]) -> bool {
+    name == acl::ACCESS || name == acl::DEFAULT
+}
+
+impl Overlay {
+    fn user_disguise(&self) -> bool {
+        self.stack.upper.as_ref().is_some_and(|u| u.disguise == Some(XattrPermissions::User))
+    }
+
+    fn name_to_disk<'a>(&self, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        if self.user_disguise() && name.starts_with(b"security.") {
+            return Some(Cow::Owned([SECURITY_DISGUISED, name].concat()));
+        }
+        reserved::to_disk(name)
+    }
+
+    fn name_to_view<'a>(&self, disk: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        if self.user_disguise()
+            && let Some(rest) = disk.strip_prefix(SECURITY_DISGUISED)
+        {
+            return rest.starts_with(b"security.").then_some(Cow::Borrowed(rest));
+        }
+        reserved::to_view(disk)
+    }
+
+    /// An attribute's value.
+    ///
+    /// # Errors
+    /// ENODATA where there is none; EOPNOTSUPP where the file system knows none.
+    pub fn getxattr(&self, node: &Arc<Node>, name: &[u8]) -> Result<Vec<u8>> {
+        if is_acl(name) && !self.settings.acls {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
+        let (spot, _) = self.top_spot(node)?;
+        let v = xattr::get_strict(&spot, &disk)?;
+        if is_acl(name) && !self.ids_are_plain() {
+            let shown = Acl::to_view(&v, &self.settings.users, &self.settings.groups);
+            return shown.ok_or(Errno::EIO);
+        }
+        Ok(v)
+    }
+
+    /// The names of all attributes, each ended by NUL.
+    pub fn listxattr(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
+        let (spot, _) = self.top_spot(node)?;
+        let list = xattr::list(&spot)?;
+        let mut out = Vec::with_capacity(list.len());
+        for name in xattr::names(&list) {
+            if is_acl(name) && !self.settings.acls {
+                continue;
+            }
+            if let Some(shown) = self.name_to_view(name) {
+                out.extend_from_slice(&shown);
+                out.push(0);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Sets an attribute; `flags` are XATTR_CREATE and XATTR_REPLACE.
+    pub fn setxattr(
+        &self,
+        node: &Arc<Node>,
+        name: &[u8],
+        value: &[u8],
+        flags: i32,
+        caller: Caller,
+    ) -> Result<()> {
+        self.check_writable()?;
+        if is_acl(name) && !self.settings.acls {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let disk = self.name_to_disk(name).ok_or(Errno::EPERM)?;
+        let value = match is_acl(name) && !self.ids_are_plain() {
+            true => Cow::Owned(
+                Acl::to_disk(value, &self.settings.users, &self.settings.groups)
+                    .ok_or(Errno::EINVAL)?,
+            ),
+            false => Cow::Borrowed(value),
+        };
+        self.ensure_upper(node, Need::Meta)?;
+        let (spot, raw) = self.held(node)?;
+        let clear_sgid = name == acl::ACCESS
+            && raw.mode & libc::S_ISGID != 0
+            && caller.uid != 0
+            && self.settings.groups.to_disk(caller.gid) != Some(raw.gid)
+            && !cred::in_group(caller.pid, self.settings.groups.to_view(raw.gid));
+        xattr::set(&spot, &disk, &value, flags)?;
+        if clear_sgid && node.kind != Kind::Symlink {
+            // posix_acl_update_mode(): our own CAP_FSETID kept the bit.
+            let now = spot.stat()?;
+            spot.chmod(now.mode & 0o7777 & !libc::S_ISGID)?;
+        }
+        Ok(())
+    }
+
+    /// Removes an attribute.
+    pub fn removexattr(&self, node: &Arc<Node>, name: &[u8]) -> Result<()> {
+        self.check_writable()?;
+        if is_acl(name) && !self.settings.acls {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
+        if !node.is_upper() {
+            // Nothing is copied up for an attribute that is not there; removing
+            // an ACL that is not there is no error.
+            let (spot, _) = self.top_spot(node)?;
+            match xattr::get_strict(&spot, &disk) {
+                Err(Errno::ENODATA) if is_acl(name) => return Ok(()),
+                r => drop(r?),
+            }
+        }
+        self.ensure_upper(node, Need::Meta)?;
+        let (spot, _) = self.held(node)?;
+        match xattr::remove(&spot, &disk) {
+            Err(Errno::ENODATA) if is_acl(name) => Ok(()),
+            r => r,
+        }
+    }
+
+    fn ids_are_plain(&self) -> bool {
+        self.settings.users.is_identity() && self.settings.groups.is_identity()
+    }
+}

@@ -1,0 +1,142 @@
+//! The work directory: owned by one mount at a time, swept at its start.
+//!
+//! `WORKDIR/work` holds staged objects and `WORKDIR/index` anchors of hard
+//! links, as on the kernel. `WORKDIR/work/incompat/volatile` marks a volatile
+//! mount that did not end well (Documentation/filesystems/overlayfs.rst,
+//! "Volatile mount").
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::sys::dir::{self, Cross};
+use crate::sys::{Errno, Kind, Name, Result, Spot, best_effort};
+
+/// Deepest tree that is removed from the work directory.
+const MAX_DEPTH: usize = 1 << 20;
+
+/// Opens a subdirectory, making it (mode 0700 until then) if it is not there.
+pub fn open_or_make(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Arc<OwnedFd>> {
+    match dir::mkdir(parent, name, 0o700) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let fd = dir::open_dir_at(parent, name, Cross::Refuse)?;
+    Ok(Arc::new(fd))
+}
+
+/// Removes all that a previous owner left in the work directory.
+pub fn sweep(work: &Arc<OwnedFd>) -> Result<()> {
+    let mut names = Vec::new();
+    dir::list(work.as_fd(), |e| names.push(e.name))?;
+    for name in names {
+        remove_tree(work, &name)?;
+    }
+    Ok(())
+}
+
+/// Removes one name and everything below it, never following a symlink and
+/// never recursing on the stack.
+pub fn remove_tree(parent: &Arc<OwnedFd>, name: &[u8]) -> Result<()> {
+    match dir::unlink(parent.as_fd(), name) {
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(Errno::ENOENT) => return Ok(()),
+        r => return r,
+    }
+    // Deep trees: subdirectories are moved up into `parent` before they are
+    // emptied, so that no more than one descriptor is open at a time.
+    let mut queue: Vec<Name> = vec![Name::from(name)];
+    let mut fresh = 0usize;
+    while let Some(n) = queue.pop() {
+        if queue.len() > MAX_DEPTH {
+            return Err(Errno::ELOOP);
+        }
+        empty_one(parent, &n, &mut queue, &mut fresh)?;
+        dir::rmdir(parent.as_fd(), &n)?;
+    }
+    Ok(())
+}
+
+fn empty_one(
+    parent: &Arc<OwnedFd>,
+    name: &Name,
+    queue: &mut Vec<Name>,
+    fresh: &mut usize,
+) -> Result<()> {
+    let spot = Spot::at(parent.clone(), name.clone());
+    let fd = match dir::open_dir_at(parent.as_fd(), name, Cross::Refuse) {
+        Ok(fd) => fd,
+        Err(e) => return Err(e),
+    };
+    let mut entries = Vec::new();
+    if let Err(Errno::EACCES) = dir::list(fd.as_fd(), |e| entries.push(e)) {
+        spot.chmod(0o700)?;
+        dir::list(fd.as_fd(), |e| entries.push(e))?;
+    }
+    for e in entries {
+        match dir::unlink(fd.as_fd(), &e.name) {
+            Err(Errno::EISDIR | Errno::EPERM) => {}
+            Err(Errno::ENOENT) => continue,
+            r => {
+                r?;
+                continue;
+            }
+        }
+        match dir::rmdir(fd.as_fd(), &e.name) {
+            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
+            r => {
+                r?;
+                continue;
+            }
+        }
+        loop {
+            *fresh += 1;
+            let up = Name::from(format!("#gone-{fresh:x}").into_bytes());
+            let how = dir::Rename::NoReplace;
+            match dir::rename((fd.as_fd(), &e.name), (parent.as_fd(), &up), how) {
+                Err(Errno::EEXIST) => {}
+                r => {
+                    r?;
+                    queue.push(up);
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the whiteouts and opaque markers of a directory that hides its
+/// lowers altogether.
+pub fn drop_whiteouts(at: &Arc<OwnedFd>) -> Result<()> {
+    use crate::layer::mark;
+    let mut names = Vec::new();
+    dir::list(at.as_fd(), |e| {
+        let marker = mark::is_dot_wh(&e.name) && !mark::OPAQUE_FILES.contains(&&e.name[..]);
+        if marker || matches!(e.kind, None | Some(Kind::Char)) {
+            names.push((e.name, marker));
+        }
+    })?;
+    for (name, marker) in names {
+        let gone = marker || dir::probe(at.as_fd(), &name)?.is_some_and(|s| s.is_whiteout());
+        if gone {
+            dir::unlink(at.as_fd(), &name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Marks the mount volatile for as long as it lasts.
+pub fn mark_volatile(work: BorrowedFd<'_>) -> Result<()> {
+    let incompat = open_or_make(work, b"incompat")?;
+    let volatile = open_or_make(incompat.as_fd(), b"volatile")?;
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::openat(&volatile, "dirty", flags, Mode::from_raw_mode(0o600))?;
+    Ok(())
+}
+
+/// Removes the mark of a volatile mount that ended well.
+pub fn unmark_volatile(work: &Arc<OwnedFd>) {
+    best_effort("remove the volatile mark", remove_tree(work, b"incompat"));
+}

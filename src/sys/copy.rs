@@ -1,0 +1,94 @@
+//! Copies of file data inside the kernel: reflink, else copy_file_range, else
+//! read and write; holes stay holes.
+
+use std::os::fd::BorrowedFd;
+
+use super::{Errno, Result, file};
+
+/// How much one copy_file_range(2) is asked for: long enough to be cheap,
+/// short enough that a signal or a dying mount is seen.
+const STEP: u64 = 64 << 20;
+
+/// Copies the first `size` bytes of `src` to `dst` (empty, writable) and leaves
+/// `dst` exactly `size` long.
+pub fn clone_data(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, size: u64) -> Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    if rustix::fs::ioctl_ficlone(dst, src).is_ok() {
+        return file::truncate(dst, size);
+    }
+    // The length first: trailing holes need nothing more.
+    file::truncate(dst, size)?;
+    let mut pos = 0u64;
+    while pos < size {
+        let (start, end) = match file::seek_data(src, pos) {
+            Ok(start) => {
+                let end = file::seek_hole(src, start).unwrap_or(size).min(size);
+                (start, end)
+            }
+            Err(Errno::ENXIO) => break,
+            // No SEEK_DATA on this file system: everything is data.
+            Err(_) => (pos, size),
+        };
+        if start >= size {
+            break;
+        }
+        copy_run(src, dst, start, end)?;
+        pos = end.max(start + 1);
+    }
+    Ok(())
+}
+
+fn copy_run(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+    let (mut off_in, mut off_out) = (start, start);
+    while off_in < end {
+        let want = usize::try_from((end - off_in).min(STEP)).unwrap_or(1 << 20);
+        match rustix::fs::copy_file_range(src, Some(&mut off_in), dst, Some(&mut off_out), want) {
+            // The file is shorter than stat said, or the file system cannot: by hand.
+            Ok(0) => return copy_by_hand(src, dst, off_in, end),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(
+                e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::IO),
+            ) => return Err(e.into()),
+            Err(_) => return copy_by_hand(src, dst, off_in, end),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
+    let mut buf = vec![0u8; 1 << 20];
+    let mut pos = start;
+    while pos < end {
+        let want = usize::try_from((end - pos).min(buf.len() as u64)).unwrap_or(buf.len());
+        let Some(chunk) = buf.get_mut(..want) else { return Err(Errno::EIO) };
+        let n = file::read_at(src, chunk, pos)?;
+        if n == 0 {
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < n {
+            let Some(rest) = chunk.get(done..n) else { return Err(Errno::EIO) };
+            let w = file::write_at(dst, rest, pos + done as u64)?;
+            if w == 0 {
+                return Err(Errno::EIO);
+            }
+            done += w;
+        }
+        pos += n as u64;
+    }
+    Ok(())
+}
+
+/// copy_file_range(2) between two open files, once; a short count is an answer.
+pub fn copy_range(
+    src: (BorrowedFd<'_>, u64),
+    dst: (BorrowedFd<'_>, u64),
+    len: u64,
+) -> Result<u64> {
+    let (mut i, mut o) = (src.1, dst.1);
+    let want = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
+    let n = rustix::fs::copy_file_range(src.0, Some(&mut i), dst.0, Some(&mut o), want)?;
+    Ok(n as u64)
+}

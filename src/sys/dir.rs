@@ -1,0 +1,234 @@
+//! Names in a directory: opened beneath, listed, made, removed, renamed, linked.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+
+use super::stat::{Kind, Stat, stat_at};
+use super::{Errno, Result};
+
+/// One entry as getdents(2) gives it.
+#[derive(Debug, Clone)]
+pub struct Dirent {
+    /// The name; never `.` or `..`.
+    pub name: Vec<u8>,
+    /// The backing inode number.
+    pub ino: u64,
+    /// The type; `None` where the file system does not say (DT_UNKNOWN).
+    pub kind: Option<Kind>,
+}
+
+/// Set once openat2(2) was refused (kernels before 5.6: ENOSYS; seccomp
+/// filters: EPERM): each component is then opened alone and checked.
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
+
+/// Opens a directory of the user's by its path (symlinks followed: podman's
+/// layers are symlinks).
+pub fn open_root(path: &Path) -> Result<OwnedFd> {
+    let fd = rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    Ok(fd)
+}
+
+/// Opens the subdirectory `name` of `dir` as O_PATH: no symlink followed, no
+/// mount point crossed unless `cross` is given.
+///
+/// # Errors
+/// EXDEV where `name` is a mount point and `cross` is not given.
+pub fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8], cross: Cross) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if cross == Cross::Follow {
+        return Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?);
+    }
+    if !NO_OPENAT2.load(Ordering::Relaxed) {
+        let resolve = ResolveFlags::BENEATH
+            | ResolveFlags::NO_XDEV
+            | ResolveFlags::NO_SYMLINKS
+            | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
+            Ok(fd) => return Ok(fd),
+            Err(
+                rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL,
+            ) => NO_OPENAT2.store(true, Ordering::Relaxed),
+            // EAGAIN: a rename or mount elsewhere raced with the check.
+            Err(rustix::io::Errno::AGAIN) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+    let (a, b) = (stat_at(dir, b"")?, stat_at(fd.as_fd(), b"")?);
+    if a.dev != b.dev || a.mnt_id != b.mnt_id {
+        return Err(Errno::EXDEV);
+    }
+    Ok(fd)
+}
+
+/// Whether mounts below a layer's root are entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cross {
+    /// They are shown.
+    Follow,
+    /// They are not (EXDEV).
+    Refuse,
+}
+
+/// Stats `name` in `dir`; `None` where nothing has that name, or where the name
+/// is longer than the file system allows.
+pub fn probe(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Stat>> {
+    match stat_at(dir, name) {
+        Ok(s) => Ok(Some(s)),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Lists a directory through a fresh description of it, calling `each` per entry.
+pub fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(Dirent)) -> Result<()> {
+    let fd = open_readable(dir)?;
+    let mut buf = Vec::with_capacity(64 * 1024);
+    let mut raw = rustix::fs::RawDir::new(fd, buf.spare_capacity_mut());
+    while let Some(entry) = raw.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        each(Dirent { name: name.to_vec(), ino: entry.ino(), kind: kind_of(entry.file_type()) });
+    }
+    Ok(())
+}
+
+/// An open description of the directory that `dir` (O_PATH) stands for, for
+/// reading; O_NOATIME where allowed.
+pub fn open_readable(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, ".", flags | OFlags::NOATIME, Mode::empty()) {
+        Err(rustix::io::Errno::PERM) => {}
+        r => return Ok(r?),
+    }
+    Ok(rustix::fs::openat(dir, ".", flags, Mode::empty())?)
+}
+
+fn kind_of(t: FileType) -> Option<Kind> {
+    Some(match t {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice => Kind::Char,
+        FileType::BlockDevice => Kind::Block,
+        FileType::Unknown => return None,
+    })
+}
+
+/// Makes a directory.
+pub fn mkdir(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<()> {
+    Ok(rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))?)
+}
+
+/// Makes a file, FIFO, socket or device node. `rdev` is (major, minor).
+pub fn mknod(dir: BorrowedFd<'_>, name: &[u8], mode: u32, rdev: (u32, u32)) -> Result<()> {
+    let t = FileType::from_raw_mode(mode);
+    let dev = rustix::fs::makedev(rdev.0, rdev.1);
+    Ok(rustix::fs::mknodat(dir, name, t, Mode::from_raw_mode(mode & 0o7777), dev)?)
+}
+
+/// Makes a symlink.
+pub fn symlink(target: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    Ok(rustix::fs::symlinkat(target, dir, name)?)
+}
+
+/// Makes a regular file that must not exist yet and opens it for reading and writing.
+pub fn create_file(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<OwnedFd> {
+    let flags =
+        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?)
+}
+
+/// Makes a regular file without a name in `dir`'s file system (O_TMPFILE).
+pub fn create_unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(mode))?)
+}
+
+/// Removes a name that is not a directory.
+pub fn unlink(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::empty())?)
+}
+
+/// Removes an empty directory.
+pub fn rmdir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
+}
+
+/// How a rename treats the two names; see renameat2(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rename {
+    /// The target is replaced.
+    Replace,
+    /// EEXIST where the target exists.
+    NoReplace,
+    /// Both change places.
+    Exchange,
+    /// The target is replaced and a whiteout stays at the old name.
+    Whiteout,
+}
+
+/// Renames.
+pub fn rename(
+    from: (BorrowedFd<'_>, &[u8]),
+    to: (BorrowedFd<'_>, &[u8]),
+    how: Rename,
+) -> Result<()> {
+    let flags = match how {
+        Rename::Replace => {
+            return Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?);
+        }
+        Rename::NoReplace => RenameFlags::NOREPLACE,
+        Rename::Exchange => RenameFlags::EXCHANGE,
+        Rename::Whiteout => RenameFlags::WHITEOUT,
+    };
+    Ok(rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)?)
+}
+
+/// Gives the object at (`dir`, `name`) another name. EEXIST where it is taken.
+pub fn link(from: (BorrowedFd<'_>, &[u8]), to: (BorrowedFd<'_>, &[u8])) -> Result<()> {
+    Ok(rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?)
+}
+
+/// Gives an open object (O_TMPFILE or a name that was lost) a name.
+pub fn link_fd(fd: BorrowedFd<'_>, to: (BorrowedFd<'_>, &[u8])) -> Result<()> {
+    // AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH (or, since 6.10, the opener's own
+    // credentials); the way through /proc needs neither.
+    match rustix::fs::linkat(fd, "", to.0, to.1, AtFlags::EMPTY_PATH) {
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
+        r => return Ok(r?),
+    }
+    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .map_err(|_| Errno::EINVAL)?;
+    Ok(rustix::fs::linkat(rustix::fs::CWD, path, to.0, to.1, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+/// Writes the directory itself to disk.
+pub fn fsync_dir(dir: BorrowedFd<'_>) -> Result<()> {
+    let fd = open_readable(dir)?;
+    Ok(rustix::fs::fsync(fd)?)
+}
+
+/// A private clone of the mount that `dir` stands on, rooted at `dir`, without
+/// what is mounted below it (open_tree(2), Linux 5.2; needs CAP_SYS_ADMIN over
+/// the mount namespace).
+pub fn clone_mount(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    use rustix::mount::OpenTreeFlags;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(dir, "", flags)?)
+}

@@ -1,0 +1,155 @@
+//! Data of regular files.
+
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+
+use super::{Errno, Result};
+
+/// Reads at `offset` until `buf` is full or the file ends; the count read.
+pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> Result<usize> {
+    let mut done = 0usize;
+    while done < buf.len() {
+        let Some(rest) = buf.get_mut(done..) else { break };
+        match rustix::io::pread(fd, rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) if done == 0 => return Err(e.into()),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Writes all of `data` at `offset`; a short count where the disk fills up.
+pub fn write_at(fd: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
+    let mut done = 0usize;
+    while done < data.len() {
+        let Some(rest) = data.get(done..) else { break };
+        match rustix::io::pwrite(fd, rest, offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) if done == 0 => return Err(e.into()),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Sets the length.
+pub fn truncate(fd: BorrowedFd<'_>, size: u64) -> Result<()> {
+    Ok(rustix::fs::ftruncate(fd, size)?)
+}
+
+/// fallocate(2) with the flags as the caller gave them.
+pub fn fallocate(fd: BorrowedFd<'_>, mode: u32, offset: u64, len: u64) -> Result<()> {
+    let flags = FallocateFlags::from_bits(mode).ok_or(Errno::EOPNOTSUPP)?;
+    Ok(rustix::fs::fallocate(fd, flags, offset, len)?)
+}
+
+/// The next data (or hole) at or after `offset`. ENXIO past the end.
+pub fn seek_data(fd: BorrowedFd<'_>, offset: u64) -> Result<u64> {
+    Ok(rustix::fs::seek(fd, SeekFrom::Data(offset))?)
+}
+
+/// The next hole at or after `offset`. ENXIO past the end.
+pub fn seek_hole(fd: BorrowedFd<'_>, offset: u64) -> Result<u64> {
+    Ok(rustix::fs::seek(fd, SeekFrom::Hole(offset))?)
+}
+
+/// Writes data (and metadata unless `data_only`) to disk.
+pub fn sync(fd: BorrowedFd<'_>, data_only: bool) -> Result<()> {
+    if data_only {
+        rustix::fs::fdatasync(fd)?;
+    } else {
+        rustix::fs::fsync(fd)?;
+    }
+    Ok(())
+}
+
+/// Writes the whole file system that `fd` stands on to disk.
+pub fn sync_fs(fd: BorrowedFd<'_>) -> Result<()> {
+    // syncfs(2) refuses O_PATH descriptors.
+    let fd = super::dir::open_readable(fd)?;
+    Ok(rustix::fs::syncfs(fd)?)
+}
+
+/// What statvfs(3) says.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct FsStat {
+    pub blocks: u64,
+    pub bfree: u64,
+    pub bavail: u64,
+    pub files: u64,
+    pub ffree: u64,
+    pub bsize: u32,
+    pub namelen: u32,
+    pub frsize: u32,
+    pub f_type: i64,
+}
+
+/// Numbers of the file system that `fd` stands on.
+pub fn fs_stat(fd: BorrowedFd<'_>) -> Result<FsStat> {
+    let s = rustix::fs::fstatfs(fd)?;
+    Ok(FsStat {
+        blocks: s.f_blocks,
+        bfree: s.f_bfree,
+        bavail: s.f_bavail,
+        files: s.f_files,
+        ffree: s.f_ffree,
+        bsize: u32::try_from(s.f_bsize).unwrap_or(4096),
+        namelen: u32::try_from(s.f_namelen).unwrap_or(255),
+        frsize: u32::try_from(s.f_frsize).unwrap_or(4096),
+        f_type: s.f_type,
+    })
+}
+
+/// FS_IOC_GETFLAGS: chattr(1)'s flags. ENOTTY where the file system has none.
+pub fn inode_flags(fd: BorrowedFd<'_>) -> Result<u32> {
+    let mut v: libc::c_int = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes one int through the pointer, which lives
+    // until the call returns.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut v) };
+    if r < 0 { Err(Errno::last()) } else { Ok(v as u32) }
+}
+
+/// FS_IOC_SETFLAGS.
+pub fn set_inode_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<()> {
+    let v = flags as libc::c_int;
+    // SAFETY: FS_IOC_SETFLAGS reads one int through the pointer, which lives
+    // until the call returns.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS, &v) };
+    if r < 0 { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// The file system's UUID (FS_IOC_GETFSUUID, Linux 6.9), else zeros.
+pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
+    #[repr(C)]
+    struct FsUuid2 {
+        len: u8,
+        uuid: [u8; 16],
+    }
+    // _IOR(0x15, 0, struct fsuuid2), include/uapi/linux/fs.h
+    const FS_IOC_GETFSUUID: libc::Ioctl = (2 << 30) | (17 << 16) | (0x15 << 8);
+    let Ok(readable) = super::dir::open_readable(fd) else { return [0; 16] };
+    let mut u = FsUuid2 { len: 0, uuid: [0; 16] };
+    // SAFETY: the kernel writes at most sizeof(struct fsuuid2) = 17 bytes.
+    let r = unsafe { libc::ioctl(readable.as_raw_fd(), FS_IOC_GETFSUUID, &mut u) };
+    if r == 0 && u.len == 16 { u.uuid } else { [0; 16] }
+}
+
+/// A second descriptor for the same open description.
+pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+}
+
+/// Takes an exclusive flock(2) without waiting; EWOULDBLOCK comes back as EBUSY.
+pub fn try_lock(fd: BorrowedFd<'_>) -> Result<()> {
+    match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Errno::EBUSY),
+        r => Ok(r?),
+    }
+}

@@ -1,0 +1,100 @@
+//! What this process and this file system can do, found by trying.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::dir::{self, Rename};
+use super::{Errno, Result};
+
+/// How a whiteout can be made in a directory's file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhiteoutKind {
+    /// Character device 0:0.
+    CharDevice,
+    /// A plain `.wh.NAME` file.
+    DotWh,
+}
+
+/// Makes a whiteout in `work`, renames over it and removes it again.
+///
+/// # Errors
+/// Whatever made even a plain file impossible (EROFS, EACCES, ENOSPC).
+pub fn whiteout_kind(work: BorrowedFd<'_>) -> Result<WhiteoutKind> {
+    let name = b"#probe-whiteout";
+    remove_if_there(work, name)?;
+    let kind = match dir::mknod(work, name, libc::S_IFCHR, (0, 0)) {
+        Ok(()) => {
+            let kept = dir::probe(work, name)?.is_some_and(|s| s.is_whiteout());
+            // Some file systems (virtiofs) make the node but cannot rename over it.
+            let over = b"#probe-over";
+            remove_if_there(work, over)?;
+            drop(dir::create_file(work, over, 0o600)?);
+            let renames = dir::rename((work, over), (work, name), Rename::Replace).is_ok();
+            remove_if_there(work, over)?;
+            if kept && renames { WhiteoutKind::CharDevice } else { WhiteoutKind::DotWh }
+        }
+        Err(_) => {
+            drop(dir::create_file(work, name, 0o600)?);
+            WhiteoutKind::DotWh
+        }
+    };
+    remove_if_there(work, name)?;
+    Ok(kind)
+}
+
+/// Whether renameat2(2) RENAME_WHITEOUT works in `work`.
+pub fn rename_whiteout(work: BorrowedFd<'_>) -> Result<bool> {
+    let (a, b): (&[u8], &[u8]) = (b"#probe-a", b"#probe-b");
+    remove_if_there(work, a)?;
+    remove_if_there(work, b)?;
+    drop(dir::create_file(work, a, 0o600)?);
+    let ok = dir::rename((work, a), (work, b), Rename::Whiteout).is_ok()
+        && dir::probe(work, a)?.is_some_and(|s| s.is_whiteout());
+    remove_if_there(work, a)?;
+    remove_if_there(work, b)?;
+    Ok(ok)
+}
+
+/// Whether O_TMPFILE works in `work`.
+pub fn unnamed_files(work: BorrowedFd<'_>) -> bool {
+    let Ok(fd) = dir::create_unnamed(work, 0o600) else { return false };
+    let name = b"#probe-link";
+    if remove_if_there(work, name).is_err() || dir::link_fd(fd.as_fd(), (work, name)).is_err() {
+        return false;
+    }
+    remove_if_there(work, name).is_ok()
+}
+
+fn remove_if_there(d: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    match dir::unlink(d, name) {
+        Err(Errno::ENOENT) => Ok(()),
+        r => r,
+    }
+}
+
+/// The pid that holds a flock(2) on the inode (`dev`, `ino`), from /proc/locks.
+pub fn lock_holder(dev: u64, ino: u64) -> Option<u32> {
+    let text = std::fs::read_to_string("/proc/locks").ok()?;
+    let want = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    text.lines().find_map(|l| {
+        let mut w = l.split_whitespace().skip(1);
+        let flock = w.next()? == "FLOCK";
+        let pid = w.nth(2)?;
+        (flock && w.next()? == want).then(|| pid.parse().ok()).flatten()
+    })
+}
+
+/// The soft limit of open descriptors, raised to the hard one where allowed.
+pub fn descriptor_limit() -> usize {
+    let l = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if let (Some(cur), Some(max)) = (l.current, l.maximum)
+        && cur < max
+        && rustix::process::setrlimit(
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(max), maximum: Some(max) },
+        )
+        .is_ok()
+    {
+        return usize::try_from(max).unwrap_or(usize::MAX);
+    }
+    l.current.map_or(1 << 20, |c| usize::try_from(c).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,191 @@
+//! Where an object stands: a directory descriptor and one component, or a
+//! descriptor of the object itself.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid};
+
+use super::stat::{SetTime, Stat, stat_at};
+use super::{Errno, Name, Result};
+
+/// What makes an object itself: its device and inode number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub struct ObjectId {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+impl ObjectId {
+    /// The identity a stat speaks of.
+    pub fn of(s: &Stat) -> Self {
+        ObjectId { dev: s.dev, ino: s.ino }
+    }
+}
+
+/// A place to reach an object by: never followed when it is a symlink.
+#[derive(Debug, Clone)]
+pub struct Spot {
+    dir: Arc<OwnedFd>,
+    /// `None`: the descriptor is the object (O_PATH or open).
+    name: Option<Name>,
+}
+
+/// Set once fchmodat2(2) (Linux 6.6) has answered ENOSYS.
+static NO_FCHMODAT2: AtomicBool = AtomicBool::new(false);
+
+impl Spot {
+    /// `name` in `dir`.
+    pub fn at(dir: Arc<OwnedFd>, name: Name) -> Self {
+        Spot { dir, name: Some(name) }
+    }
+
+    /// The object that `fd` holds.
+    pub fn fd(fd: Arc<OwnedFd>) -> Self {
+        Spot { dir: fd, name: None }
+    }
+
+    /// The descriptor: the directory, or the object itself.
+    pub fn descriptor(&self) -> &Arc<OwnedFd> {
+        &self.dir
+    }
+
+    pub(crate) fn dirfd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    pub(crate) fn component(&self) -> &[u8] {
+        self.name.as_deref().unwrap_or(b"")
+    }
+
+    /// The object as a path through /proc, for calls that take no descriptor.
+    pub(crate) fn proc_path(&self) -> Vec<u8> {
+        let mut p = format!("/proc/self/fd/{}", self.dir.as_raw_fd()).into_bytes();
+        if let Some(n) = &self.name {
+            p.push(b'/');
+            p.extend_from_slice(n);
+        }
+        p
+    }
+
+    /// Whether the object is held itself (and calls by path follow the magic link).
+    pub(crate) fn is_descriptor(&self) -> bool {
+        self.name.is_none()
+    }
+
+    /// Its attributes.
+    pub fn stat(&self) -> Result<Stat> {
+        stat_at(self.dirfd(), self.component())
+    }
+
+    /// Opens it; `O_NOFOLLOW`, `O_CLOEXEC` and `O_NOCTTY` are added. Callers
+    /// have made sure that it is no FIFO, socket or device unless `O_PATH` is given.
+    pub fn open(&self, flags: OFlags) -> Result<OwnedFd> {
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+        loop {
+            let r = match &self.name {
+                Some(n) => rustix::fs::openat(
+                    self.dirfd(),
+                    &n[..],
+                    flags | OFlags::NOFOLLOW,
+                    Mode::empty(),
+                ),
+                None => rustix::fs::open(self.proc_path(), flags, Mode::empty()),
+            };
+            match r {
+                Err(rustix::io::Errno::INTR) => {}
+                r => return Ok(r?),
+            }
+        }
+    }
+
+    /// A symlink's target.
+    pub fn read_link(&self) -> Result<Vec<u8>> {
+        let t = rustix::fs::readlinkat(self.dirfd(), self.component(), Vec::new())?;
+        Ok(t.into_bytes())
+    }
+
+    /// Changes owner and group; `None` leaves one as it is.
+    pub fn chown(&self, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+        Ok(rustix::fs::chownat(
+            self.dirfd(),
+            self.component(),
+            uid.map(Uid::from_raw),
+            gid.map(Gid::from_raw),
+            AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH,
+        )?)
+    }
+
+    /// Changes the permission bits (0o7777). The object is not a symlink.
+    pub fn chmod(&self, mode: u32) -> Result<()> {
+        if !NO_FCHMODAT2.load(Ordering::Relaxed) {
+            match self.fchmodat2(mode) {
+                Err(Errno::ENOSYS | Errno::EPERM) => {
+                    // EPERM is also the honest answer; ask again in the old way.
+                }
+                r => return r,
+            }
+        }
+        let mode = Mode::from_raw_mode(mode);
+        match &self.name {
+            Some(n) => {
+                rustix::fs::chmodat(self.dirfd(), &n[..], mode, AtFlags::empty())?;
+            }
+            None => rustix::fs::chmod(self.proc_path(), mode)?,
+        }
+        Ok(())
+    }
+
+    fn fchmodat2(&self, mode: u32) -> Result<()> {
+        let name = std::ffi::CString::new(self.component()).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: `name` is a NUL-terminated string that outlives the call; the
+        // descriptor is open while `self` lives.
+        let r = unsafe {
+            libc::syscall(
+                libc::SYS_fchmodat2,
+                self.dir.as_raw_fd(),
+                name.as_ptr(),
+                mode,
+                libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH,
+            )
+        };
+        if r == 0 {
+            return Ok(());
+        }
+        let e = Errno::last();
+        if e == Errno::ENOSYS {
+            NO_FCHMODAT2.store(true, Ordering::Relaxed);
+        }
+        Err(e)
+    }
+
+    /// Sets access and modification time.
+    pub fn set_times(&self, atime: SetTime, mtime: SetTime) -> Result<()> {
+        let t = Timestamps { last_access: atime.to_rustix(), last_modification: mtime.to_rustix() };
+        match &self.name {
+            Some(n) => {
+                rustix::fs::utimensat(self.dirfd(), &n[..], &t, AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            None => match rustix::fs::utimensat(
+                self.dirfd(),
+                "",
+                &t,
+                AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
+            ) {
+                // AT_EMPTY_PATH came with Linux 5.8.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
+                    rustix::fs::utimensat(
+                        rustix::fs::CWD,
+                        self.proc_path(),
+                        &t,
+                        AtFlags::empty(),
+                    )?;
+                }
+                r => r?,
+            },
+        }
+        Ok(())
+    }
+}

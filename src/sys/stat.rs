@@ -1,0 +1,186 @@
+//! What statx(2) says of an object.
+
+use rustix::fs::{AtFlags, StatxFlags};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Errno, Result};
+
+/// The type of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Kind {
+    File,
+    Dir,
+    Symlink,
+    Fifo,
+    Socket,
+    Char,
+    Block,
+}
+
+impl Kind {
+    /// From the type bits of a mode; anything unknown reads as a file.
+    pub fn from_mode(mode: u32) -> Self {
+        match mode & libc::S_IFMT {
+            libc::S_IFDIR => Kind::Dir,
+            libc::S_IFLNK => Kind::Symlink,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR => Kind::Char,
+            libc::S_IFBLK => Kind::Block,
+            _ => Kind::File,
+        }
+    }
+
+    /// The type bits of a mode.
+    pub fn mode_bits(self) -> u32 {
+        match self {
+            Kind::File => libc::S_IFREG,
+            Kind::Dir => libc::S_IFDIR,
+            Kind::Symlink => libc::S_IFLNK,
+            Kind::Fifo => libc::S_IFIFO,
+            Kind::Socket => libc::S_IFSOCK,
+            Kind::Char => libc::S_IFCHR,
+            Kind::Block => libc::S_IFBLK,
+        }
+    }
+}
+
+/// Seconds and nanoseconds since the epoch; seconds may be negative,
+/// nanoseconds count upwards from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Timespec {
+    /// Whole seconds.
+    pub sec: i64,
+    /// 0 to 999,999,999.
+    pub nsec: u32,
+}
+
+/// The attributes of one object, as they stand on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Stat {
+    pub dev: u64,
+    pub ino: u64,
+    pub mode: u32,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// (major, minor)
+    pub rdev: (u32, u32),
+    pub size: u64,
+    pub blocks: u64,
+    pub blksize: u32,
+    pub atime: Timespec,
+    pub mtime: Timespec,
+    pub ctime: Timespec,
+    /// Mount id; 0 where the kernel does not say (before 5.8).
+    pub mnt_id: u64,
+}
+
+impl Stat {
+    /// The object's type.
+    pub fn kind(&self) -> Kind {
+        Kind::from_mode(self.mode)
+    }
+
+    /// Whether this is the kernel's whiteout: a character device 0:0.
+    pub fn is_whiteout(&self) -> bool {
+        self.kind() == Kind::Char && self.rdev == (0, 0)
+    }
+}
+
+/// Set once statx(2) has answered ENOSYS (kernels before 4.11, some seccomp
+/// filters): fstatat(2) serves from then on.
+static NO_STATX: AtomicBool = AtomicBool::new(false);
+
+/// Stats `name` in `dir` without following a symlink; an empty name means `dir` itself.
+pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW
+        | AtFlags::EMPTY_PATH
+        | AtFlags::NO_AUTOMOUNT
+        | AtFlags::STATX_DONT_SYNC;
+    if !NO_STATX.load(Ordering::Relaxed) {
+        let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+        match rustix::fs::statx(dir, name, flags, mask) {
+            Ok(x) => return Ok(from_statx(&x)),
+            Err(rustix::io::Errno::NOSYS) => NO_STATX.store(true, Ordering::Relaxed),
+            Err(rustix::io::Errno::PERM) => NO_STATX.store(true, Ordering::Relaxed),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let s = rustix::fs::statat(dir, name, flags)?;
+    Ok(from_stat(&s))
+}
+
+fn from_statx(x: &rustix::fs::Statx) -> Stat {
+    let t = |t: &rustix::fs::StatxTimestamp| Timespec { sec: t.tv_sec, nsec: t.tv_nsec };
+    Stat {
+        dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
+        ino: x.stx_ino,
+        mode: u32::from(x.stx_mode),
+        nlink: x.stx_nlink,
+        uid: x.stx_uid,
+        gid: x.stx_gid,
+        rdev: (x.stx_rdev_major, x.stx_rdev_minor),
+        size: x.stx_size,
+        blocks: x.stx_blocks,
+        blksize: x.stx_blksize,
+        atime: t(&x.stx_atime),
+        mtime: t(&x.stx_mtime),
+        ctime: t(&x.stx_ctime),
+        mnt_id: x.stx_mnt_id,
+    }
+}
+
+fn from_stat(s: &rustix::fs::Stat) -> Stat {
+    let t = |sec: i64, nsec: u64| Timespec { sec, nsec: u32::try_from(nsec).unwrap_or(0) };
+    Stat {
+        dev: s.st_dev,
+        ino: s.st_ino,
+        mode: s.st_mode,
+        nlink: u32::try_from(s.st_nlink).unwrap_or(u32::MAX),
+        uid: s.st_uid,
+        gid: s.st_gid,
+        rdev: (rustix::fs::major(s.st_rdev), rustix::fs::minor(s.st_rdev)),
+        size: u64::try_from(s.st_size).unwrap_or(0),
+        blocks: u64::try_from(s.st_blocks).unwrap_or(0),
+        blksize: u32::try_from(s.st_blksize).unwrap_or(4096),
+        atime: t(s.st_atime, s.st_atime_nsec),
+        mtime: t(s.st_mtime, s.st_mtime_nsec),
+        ctime: t(s.st_ctime, s.st_ctime_nsec),
+        mnt_id: 0,
+    }
+}
+
+/// One time of utimensat(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetTime {
+    /// Left as it is.
+    Keep,
+    /// The clock of the moment.
+    Now,
+    /// This time.
+    At(Timespec),
+}
+
+impl SetTime {
+    pub(crate) fn to_rustix(self) -> rustix::fs::Timespec {
+        match self {
+            SetTime::Keep => rustix::fs::Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+            SetTime::Now => rustix::fs::Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
+            SetTime::At(t) => rustix::fs::Timespec { tv_sec: t.sec, tv_nsec: i64::from(t.nsec) },
+        }
+    }
+}
+
+/// Whether two stats are of one object.
+pub fn same_object(a: &Stat, b: &Stat) -> bool {
+    a.dev == b.dev && a.ino == b.ino
+}
+
+/// ESTALE unless `s` is the object with this device and inode number.
+pub fn expect_object(s: &Stat, dev: u64, ino: u64) -> Result<()> {
+    if s.dev == dev && s.ino == ino { Ok(()) } else { Err(Errno::ESTALE) }
+}
