@@ -74,7 +74,7 @@ impl Overlay {
 
     /// One merged name more or less; the anchor goes with the last.
     pub(super) fn count_links(&self, upper: &Upper, node: &Arc<Node>, by: i64) {
-        let add = |n: i64| (n != NO_NLINK).then_some((n + by).max(0));
+        let add = |n: i64| (n != NO_NLINK).then(|| n.saturating_add(by).max(0));
         let Ok(before) = node.nlink.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) else {
             return;
         };
