@@ -73,15 +73,15 @@ impl Place {
 fn not_a_place(path: &Path, errno: Errno) -> SetupError {
     let path = path.display();
     match errno {
-        Errno::NOENT => SetupError::new(
+        Errno::ENOENT => SetupError::new(
             format!("the mount point {path} does not exist"),
             format!("make it first: mkdir -p {path}"),
         ),
-        Errno::NOTDIR => SetupError::new(
+        Errno::ENOTDIR => SetupError::new(
             format!("the mount point {path} is not a directory"),
             "an overlay can only be mounted on a directory",
         ),
-        Errno::NOTCONN => SetupError::new(
+        Errno::ENOTCONN => SetupError::new(
             format!("at the mount point {path} is a FUSE mount whose process has ended"),
             format!("unmount it first: acetate unmount {path}"),
         ),
@@ -129,7 +129,7 @@ pub enum Refusal {
 pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
     let device = match mount::open_fuse_device() {
         Ok(device) => device,
-        Err(e @ (Errno::ACCESS | Errno::PERM)) => {
+        Err(e @ (Errno::EACCES | Errno::EPERM)) => {
             return Err(Refusal::NotAllowed(place, no_device(e)));
         }
         Err(e) => return Err(Refusal::Final(no_device(e))),
@@ -162,7 +162,7 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
             place,
             flags: look.flags,
         }),
-        Err(e @ (Errno::PERM | Errno::ACCESS)) => {
+        Err(e @ (Errno::EPERM | Errno::EACCES)) => {
             let error = SetupError::new(
                 format!(
                     "mounting at {} is not permitted: {}",
@@ -176,7 +176,7 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
         Err(e) => Err(Refusal::Final(SetupError::new(
             format!("mounting at {} failed: {}", place.path.display(), reason(e)),
             match e {
-                Errno::NODEV => "the kernel has no FUSE: load it with `modprobe fuse`",
+                Errno::ENODEV => "the kernel has no FUSE: load it with `modprobe fuse`",
                 _ => "the kernel log (dmesg) may say more",
             },
         ))),
@@ -188,11 +188,11 @@ const OPEN_TO_ALL: &str = "its mode should be 0666 (chmod 0666 /dev/fuse as root
 
 fn no_device(errno: Errno) -> SetupError {
     match errno {
-        Errno::NOENT => SetupError::new(
+        Errno::ENOENT => SetupError::new(
             "there is no /dev/fuse",
             "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse",
         ),
-        Errno::NXIO | Errno::NODEV => SetupError::new(
+        Errno::ENXIO | Errno::ENODEV => SetupError::new(
             "/dev/fuse is there, but the kernel has no FUSE behind it",
             "load the module with `modprobe fuse`",
         ),
@@ -344,7 +344,7 @@ impl Shown {
     }
 
     fn swap_root_for(&self, name: &str) -> Result<(), Errno> {
-        let held = self.held.as_ref().ok_or(Errno::BADF)?;
+        let held = self.held.as_ref().ok_or(Errno::EBADF)?;
         let tree = mount::clone_tree(&self.path.join(name))?;
         mount::unmount(&self.path, mount::Detach::Now)?;
         mount::attach(&tree, held)
