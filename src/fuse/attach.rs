@@ -257,6 +257,8 @@ fn refused_by_program(place: &Place, why: &str) -> SetupError {
         OPEN_TO_ALL
     } else if why.contains("/dev/fuse") {
         "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse"
+    } else if why.contains("failed to access mountpoint") {
+        "if something is mounted there already, unmount it first (acetate unmount)"
     } else if why.contains("Operation not permitted") {
         "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or a container"
     } else {
