@@ -1,0 +1,139 @@
+//! Case after case until the time is up, and a failing one made small.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::generate::{Scope, case};
+use super::judge::{Failure, Setup, Tally, run_case};
+use super::ops::Case;
+use super::{watchdog, world};
+use crate::support::{Base, Kind};
+
+/// How long a failing case may be shrunk.
+const SHRINKING: Duration = Duration::from_secs(20);
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
+}
+
+/// Runs cases of `setup` for its share of the time; panics with the smallest failing case.
+pub fn run(setup: Setup, share: f64) {
+    // One at a time: two would share the time given to each, and the watchdog.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    watchdog::start();
+    // A thread of its own: it will have a umask and working directory that no other test sees.
+    let result = std::thread::spawn(move || {
+        world::own_thread_state();
+        cases(setup, share)
+    })
+    .join();
+    if let Err(panic) = result {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn cases(setup: Setup, share: f64) {
+    let seed = number("ORACLE_SEED").unwrap_or_else(|| {
+        std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs())
+    });
+    let only = number("ORACLE_CASE");
+    let seconds = number("ORACLE_SECONDS").unwrap_or(20) as f64 * share;
+    let links = setup.reference.0 != Kind::Plain;
+    let scope = Scope { users: setup.users, links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
+    let hunting = std::env::var_os("ORACLE_HUNT").is_some();
+    eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);
+    let strategy = case(scope);
+    let (mut tally, start) = (Tally::default(), Instant::now());
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    let mut number = only.unwrap_or(0);
+    while start.elapsed().as_secs_f64() < seconds {
+        let base = base(number);
+        let mut tree = strategy.new_tree(&mut runner(seed, number)).unwrap();
+        if let Err(failure) = run_case(&tree.current(), setup, base, &mut tally) {
+            let times = found.entry(failure.class.clone()).or_default();
+            *times += 1;
+            if *times == 1 {
+                let report = shrink(&mut *tree, setup, base, failure);
+                let report = format!("oracle {}: ORACLE_SEED={seed} ORACLE_CASE={number}\n{report}", setup.name);
+                assert!(hunting, "{report}");
+                eprintln!("\n=== {report}\n");
+            }
+        }
+        number += 1;
+        if only.is_some() {
+            break;
+        }
+    }
+    let cases = number - only.unwrap_or(0);
+    eprintln!("oracle {}: {cases} cases in {:.0?}, {tally:?}", setup.name, start.elapsed());
+    if found.values().sum::<u64>() > 0 {
+        eprintln!("oracle {}: failed cases by class: {found:#?}", setup.name);
+    }
+    assert!(found.is_empty(), "{} classes of failures", found.len());
+    // A run that compared nothing must not count as one that found nothing.
+    assert!(only.is_some() || tally.succeeded > 100, "hardly anything was run: {tally:?}");
+}
+
+fn base(number: u64) -> Base {
+    match std::env::var("ORACLE_BASE").as_deref() {
+        Ok("disk") => Base::Disk,
+        Ok("shm") => Base::Shm,
+        _ if number % 8 == 7 => Base::Disk,
+        _ => Base::Shm,
+    }
+}
+
+/// Each case has a generator of its own, so that it can be run alone.
+fn runner(seed: u64, number: u64) -> TestRunner {
+    let mut bytes = [0u8; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&number.to_le_bytes());
+    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+/// Makes the case smaller while it fails in the same way.
+fn shrink(tree: &mut dyn ValueTree<Value = Case>, setup: Setup, base: Base, first: Failure) -> String {
+    let (start, mut smallest) = (Instant::now(), (tree.current(), first));
+    let mut tally = Tally::default();
+    while start.elapsed() < SHRINKING && tree.simplify() {
+        loop {
+            let case = tree.current();
+            match run_case(&case, setup, base, &mut tally) {
+                Err(failure) if failure.class == smallest.1.class => {
+                    smallest = (case, failure);
+                    break;
+                }
+                // Not this simplification; `complicate` takes it back in part.
+                _ if start.elapsed() < SHRINKING && tree.complicate() => {}
+                _ => return describe(&smallest.0, &smallest.1),
+            }
+        }
+    }
+    describe(&smallest.0, &smallest.1)
+}
+
+fn describe(case: &Case, failure: &Failure) -> String {
+    let mut text = format!("[{}]\n{}\nlowers, topmost first:\n", failure.class, failure.text);
+    for (i, layer) in case.layers.iter().enumerate() {
+        for item in layer {
+            text += &format!(
+                "  l{i}: {} {:?} mode {:o} owner {} {:?}\n",
+                item.path, item.thing, item.mode, item.owner, item.xattr
+            );
+        }
+    }
+    text += "steps:\n";
+    for (steps, then) in &case.batches {
+        for step in steps {
+            text += &format!("  {step:?}\n");
+        }
+        text += &format!("  -- compare, then {then:?}\n");
+    }
+    text
+}

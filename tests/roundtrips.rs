@@ -1,0 +1,176 @@
+//! How many FUSE requests each user operation costs, as the daemon counts them: pinned, so that a change that costs a
+//! round trip fails here and is meant.
+//!
+//! Four ways: the caller owns the directories or not, ACLs on or `noacl`. The caller is always uid 1000. `scripts/roundtrips`
+//! prints the table. FORGETs are not counted (nobody waits for them), nor is the request that asks for the counters.
+
+#![allow(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use support::story::{as_uid, sh};
+use support::{Base, Layers, Mount, require_fuse, require_root};
+
+/// `_IOR('A', 1, [u8; 8192])`: the statistics of a mount, asked of its root directory.
+const STATS: libc::c_ulong = (2 << 30) | (8192 << 16) | (0x41 << 8) | 1;
+
+type Counts = BTreeMap<String, u64>;
+
+fn counters(root: &File) -> Counts {
+    let mut text = vec![0_u8; 8192];
+    // SAFETY: the request says that 8192 bytes are written, and the buffer has them.
+    let rc = unsafe { libc::ioctl(root.as_raw_fd(), STATS, text.as_mut_ptr()) };
+    assert_eq!(rc, 0, "the statistics ioctl: {}", std::io::Error::last_os_error());
+    let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+    let text = String::from_utf8(text[..end].to_vec()).unwrap();
+    text.lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(name, count)| (name.to_owned(), count.trim().parse().unwrap()))
+        .filter(|(name, _)| name != "ioctl" && name != "forget")
+        .collect()
+}
+
+fn difference(before: &Counts, after: &Counts) -> String {
+    let more = after.iter().map(|(name, n)| (name, n - before.get(name).copied().unwrap_or(0)));
+    more.filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Who asks, and with which mount words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    owner: bool,
+    acl: bool,
+}
+
+const WAYS: [Way; 4] = [
+    Way { owner: true, acl: true },
+    Way { owner: true, acl: false },
+    Way { owner: false, acl: true },
+    Way { owner: false, acl: false },
+];
+
+/// An operation of a user; what it costs is asked after `before` has been done.
+struct Operation {
+    name: &'static str,
+    before: fn(&Path),
+    act: fn(&Path),
+    /// The cost in each of [`WAYS`].
+    cost: [&'static str; 4],
+}
+
+fn nothing(_: &Path) {}
+
+fn list(path: &Path) {
+    assert!(fs::read_dir(path).unwrap().map(|e| e.unwrap()).count() > 0);
+}
+
+fn new_file(path: &Path) {
+    let mut file = File::options().write(true).create_new(true).open(path).unwrap();
+    file.write_all(&[7; 4096]).unwrap();
+}
+
+fn append(path: &Path) {
+    File::options().append(true).open(path).unwrap().write_all(b"more").unwrap();
+}
+
+const SAME: fn(&'static str) -> [&'static str; 4] = |cost| [cost; 4];
+
+fn operations() -> Vec<Operation> {
+    let op = |name, before, act, cost| Operation { name, before, act, cost };
+    vec![
+        op("stat, again", |d| drop(d.join("f0").metadata().unwrap()), |d| drop(d.join("f0").metadata().unwrap()), SAME("")),
+        op("open, read, close, again", |d| drop(fs::read(d.join("f0")).unwrap()), |d| drop(fs::read(d.join("f0")).unwrap()), SAME("")),
+        op("stat of a missing name, again", |d| drop(d.join("no").metadata().unwrap_err()), |d| drop(d.join("no").metadata().unwrap_err()), SAME("")),
+        op("list a directory, first time", nothing, |d| list(&d.join("first")), SAME("?")),
+        op("list a directory, second time", |d| list(&d.join("second")), |d| list(&d.join("second")), SAME("?")),
+        op("new file of 4 KiB", |d| list(d), |d| new_file(&d.join("new")), SAME("?")),
+        op("new file of 4 KiB, the next", nothing, |d| new_file(&d.join("new2")), SAME("?")),
+        op("overwrite a lower file (copy-up)", |d| drop(fs::read(d.join("f1")).unwrap()), |d| append(&d.join("f1")), SAME("?")),
+        op("append to an upper file", nothing, |d| append(&d.join("new")), SAME("?")),
+        op("append again", nothing, |d| append(&d.join("new")), SAME("?")),
+        op("overwrite with O_TRUNC", nothing, |d| fs::write(d.join("new"), b"short").unwrap(), SAME("?")),
+        op("chmod of a lower file", |d| drop(d.join("f2").metadata().unwrap()), |d| chmod(&d.join("f2")), SAME("?")),
+        op("chmod of a new file", nothing, |d| chmod(&d.join("new2")), SAME("?")),
+        op("mkdir", nothing, |d| fs::create_dir(d.join("made")).unwrap(), SAME("?")),
+        op("rmdir", nothing, |d| fs::remove_dir(d.join("made")).unwrap(), SAME("?")),
+        op("symlink", nothing, |d| std::os::unix::fs::symlink("f0", d.join("link")).unwrap(), SAME("?")),
+        op("readlink, again", |d| drop(fs::read_link(d.join("link")).unwrap()), |d| drop(fs::read_link(d.join("link")).unwrap()), SAME("")),
+        op("hard link", nothing, |d| fs::hard_link(d.join("new"), d.join("hard")).unwrap(), SAME("?")),
+        op("unlink of a new file", nothing, |d| fs::remove_file(d.join("new2")).unwrap(), SAME("?")),
+        op("unlink of a lower file", |d| drop(d.join("f3").metadata().unwrap()), |d| fs::remove_file(d.join("f3")).unwrap(), SAME("?")),
+        op("rename of a new file", nothing, |d| fs::rename(d.join("hard"), d.join("hard2")).unwrap(), SAME("?")),
+        op("rename of a lower file (copy-up)", |d| drop(d.join("f4").metadata().unwrap()), |d| fs::rename(d.join("f4"), d.join("f4b")).unwrap(), SAME("?")),
+        op("list after changes", nothing, |d| list(d), SAME("?")),
+        op("stat of an unchanged file after all that", nothing, |d| drop(d.join("f0").metadata().unwrap()), SAME("?")),
+    ]
+}
+
+fn chmod(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o640)).unwrap();
+}
+
+fn layers_for(way: Way) -> Layers {
+    let layers = Layers::new(Base::Shm, 1);
+    let files: String = (0..10).map(|i| format!("echo {i} > l0/d/f{i}; echo {i} > l0/d/first/s{i}; echo {i} > l0/d/second/s{i};")).collect();
+    let owner = if way.owner { "chown -R 1000:1000 l0 upper;" } else { "" };
+    sh(&layers.root, &format!("mkdir -p l0/d/first l0/d/second; {files} chmod 777 upper l0 l0/d l0/d/first l0/d/second; chmod 666 l0/d/f*; {owner}")).unwrap();
+    layers
+}
+
+/// The cost of every operation in one way.
+fn measure(way: Way) -> Vec<(&'static str, String)> {
+    let layers = layers_for(way);
+    let mount = Mount::acetate(&layers, if way.acl { "" } else { "noacl" });
+    let root = File::open(&layers.merged).unwrap();
+    let dir = layers.at("d");
+    let costs = operations()
+        .into_iter()
+        .map(|operation| {
+            // Only an owner may chmod; the others' attempt is no operation of theirs.
+            if !way.owner && operation.name.starts_with("chmod") {
+                return (operation.name, "EPERM".to_owned());
+            }
+            as_uid(1000, || (operation.before)(&dir));
+            let before = counters(&root);
+            as_uid(1000, || (operation.act)(&dir));
+            (operation.name, difference(&before, &counters(&root)))
+        })
+        .collect();
+    drop(root);
+    mount.unmount();
+    costs
+}
+
+#[test]
+fn each_operation_costs_what_the_design_says() {
+    if !(require_root() && require_fuse()) {
+        return;
+    }
+    let measured: Vec<_> = WAYS.into_iter().map(measure).collect();
+    println!("{:<42} | {:<34} | owner, noacl | other | other, noacl", "operation (requests)", "owner");
+    let mut wrong = Vec::new();
+    for (i, operation) in operations().into_iter().enumerate() {
+        let costs: Vec<_> = measured.iter().map(|m| m[i].1.as_str()).collect();
+        let short: Vec<_> = costs.iter().map(|c| format!("{} ({c})", total(c))).collect();
+        println!("{:<42} | {}", operation.name, short.join(" | "));
+        for (way, (cost, wanted)) in costs.iter().zip(operation.cost).enumerate() {
+            if cost != &wanted && *cost != "EPERM" {
+                wrong.push(format!("{}, {:?}: {cost:?}, expected {wanted:?}", operation.name, WAYS[way]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn total(cost: &str) -> u64 {
+    cost.split_whitespace().filter_map(|word| word.trim_end_matches(',').parse::<u64>().ok()).sum()
+}

@@ -1,0 +1,134 @@
+//! What this host can do, and how to be somebody else on it.
+//!
+//! A test whose host lacks something says so and returns: `if !require_root() { return; }`. The line is
+//! written past libtest's capture (which only catches the print macros), so that a skipped test is always seen.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Prints `SKIP: reason`, and is false so that it can end a condition.
+pub fn skip(reason: &str) -> bool {
+    // The test's own name is the thread's name under libtest.
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("test").to_owned();
+    writeln!(std::io::stderr(), "SKIP: {name}: {reason}").unwrap();
+    false
+}
+
+/// True for root with its capabilities in the namespace we run in.
+pub fn require_root() -> bool {
+    rustix::process::geteuid().is_root() || skip("needs root")
+}
+
+/// True if this process may open /dev/fuse.
+pub fn require_fuse() -> bool {
+    match OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => true,
+        Err(e) => skip(&format!("/dev/fuse cannot be opened: {e}")),
+    }
+}
+
+/// True if this kernel has overlayfs and this process may mount it.
+pub fn require_kernel_overlay() -> bool {
+    // The module is loaded by the first mount, so /proc/filesystems alone would be too strict.
+    let layers = super::Layers::new(super::Base::Shm, 1);
+    match super::Mount::try_kernel(&layers, &kernel_probe_options()) {
+        Ok(_) => true,
+        Err(e) => skip(&format!("kernel overlayfs cannot be mounted here: {e}")),
+    }
+}
+
+/// In a user namespace the kernel wants `userxattr`; root needs nothing.
+fn kernel_probe_options() -> String {
+    if in_initial_userns() { String::new() } else { "userxattr".to_owned() }
+}
+
+/// True outside of any user namespace (the identity map of all numbers).
+pub fn in_initial_userns() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().collect::<Vec<_>>() == ["0", "0", "4294967295"]
+}
+
+/// True if `program` is in the PATH, else says what is missing.
+pub fn require_program(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .map(|path| std::env::split_paths(&path).any(|dir| dir.join(program).exists()))
+        .unwrap_or(false);
+    found || skip(&format!("{program} is not installed"))
+}
+
+/// True if an ordinary user can make a user namespace here.
+pub fn require_userns() -> bool {
+    if !require_program("unshare") {
+        return false;
+    }
+    match in_userns("true").output() {
+        Ok(out) if out.status.success() => true,
+        Ok(out) => skip(&format!("no user namespaces: {}", String::from_utf8_lossy(&out.stderr).trim())),
+        Err(e) => skip(&format!("no user namespaces: {e}")),
+    }
+}
+
+/// A shell command run as `uid` with the group of the same number, no supplementary groups and no capabilities.
+pub fn as_user(uid: u32, cmd: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "--", "sh", "-c"])
+        .arg(cmd);
+    command
+}
+
+/// A shell command run as root of a new user namespace and mount namespace of its own.
+pub fn in_userns(cmd: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["-Urm", "--", "sh", "-c"]).arg(cmd);
+    command
+}
+
+/// /dev/fuse open to all users for the life of this value.
+///
+/// Some hosts (this project's included) have it 0600, distributions have it 0666. A lock file keeps two test
+/// processes from restoring each other's mode; holding one serialises those tests, so hold it briefly.
+#[derive(Debug)]
+pub struct DevFuseOpen {
+    before: u32,
+    _lock: File,
+}
+
+impl DevFuseOpen {
+    /// Opens the device, or says why not and is None.
+    pub fn new() -> Option<Self> {
+        let path = Path::new("/dev/fuse");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(std::env::temp_dir().join("acetate-test-devfuse.lock"))
+            .unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        let Ok(meta) = path.metadata() else {
+            skip("no /dev/fuse");
+            return None;
+        };
+        let before = meta.mode() & 0o7777;
+        if before & 0o006 != 0o006
+            && let Err(e) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
+        {
+            skip(&format!("/dev/fuse is {before:o} and cannot be opened to users: {e}"));
+            return None;
+        }
+        Some(Self { before, _lock: lock })
+    }
+}
+
+impl Drop for DevFuseOpen {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::set_permissions("/dev/fuse", std::fs::Permissions::from_mode(self.before));
+    }
+}

@@ -1,0 +1,48 @@
+//! A shared mapping of a file, for the tests that write through one.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+/// A shared mapping of a file.
+#[derive(Debug)]
+pub struct Map(*mut u8, usize);
+
+impl Map {
+    /// Maps the first `len` bytes; a file that ends earlier reads as zeros up to the end of its last page.
+    pub fn shared(file: &File, len: usize) -> Self {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping at an address the kernel chooses; unmapped when dropped.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        assert_ne!(at, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+        Self(at.cast(), len)
+    }
+
+    /// Copies bytes out.
+    pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
+        assert!(at + len <= self.1);
+        // SAFETY: inside the mapping; volatile, because other mappings write to it.
+        (at..at + len).map(|i| unsafe { self.0.add(i).read_volatile() }).collect()
+    }
+
+    /// Stores bytes.
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.1);
+        for (i, byte) in bytes.iter().enumerate() {
+            // SAFETY: inside the mapping.
+            unsafe { self.0.add(at + i).write_volatile(*byte) };
+        }
+    }
+
+    /// msync(MS_SYNC) of all of it.
+    pub fn sync(&self) {
+        // SAFETY: the mapping's own address and length.
+        assert_eq!(unsafe { libc::msync(self.0.cast(), self.1, libc::MS_SYNC) }, 0);
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made by `shared`, no reference into it is left.
+        unsafe { libc::munmap(self.0.cast(), self.1) };
+    }
+}
