@@ -177,11 +177,11 @@ impl Held {
         Ok(Held { all })
     }
 
-    /// Whether every one of them belongs to this user.
-    pub fn belong_to(&self, uid: u32) -> bool {
+    /// Whether every one of them belongs to this user and this group.
+    pub fn belong_to(&self, ids: (u32, u32)) -> bool {
         self.all
             .iter()
-            .all(|(_, fd)| mount::owner_of(fd) == Ok(uid))
+            .all(|(_, fd)| mount::owner_of(fd) == Ok(ids))
     }
 
     /// A message with the paths that the user gave.

@@ -125,9 +125,10 @@ pub fn directory_mode(path: &Path) -> Result<u32> {
     Ok(rustix::fs::stat(path)?.st_mode)
 }
 
-/// Who owns the directory behind a held descriptor.
-pub fn owner_of(fd: &OwnedFd) -> Result<u32> {
-    Ok(rustix::fs::fstat(fd)?.st_uid)
+/// Which user and group own the directory behind a held descriptor.
+pub fn owner_of(fd: &OwnedFd) -> Result<(u32, u32)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_uid, stat.st_gid))
 }
 
 /// What remains of the flags a mount was asked for, from its own flags in
