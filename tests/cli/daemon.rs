@@ -222,7 +222,11 @@ fn debug_logs_to_stderr_or_to_a_file() {
     ));
     assert!(out.status.success(), "{}", text(&out));
     fs::read_dir(world.path("m")).unwrap().count();
-    assert!(!fs::read_to_string(log).unwrap().is_empty());
+    let said = fs::read_to_string(log).unwrap();
+    assert!(
+        said.contains("READDIR") && said.contains("serving"),
+        "every request: {said}"
+    );
 }
 
 #[test]
