@@ -15,6 +15,7 @@ use crate::sys::mount::{self, Errno, MountFlags, reason};
 use crate::sys::{mountinfo, process};
 
 use super::adapter::RootShape;
+use super::hidden::Hidden;
 use super::outside::Outside;
 
 /// The name of the shown directory below FUSE's root (fuse.md, lever 12).
@@ -103,6 +104,7 @@ pub struct Attached {
     pub undo: Undo,
     place: Place,
     flags: MountFlags,
+    hidden: Option<Hidden>,
 }
 
 /// Who unmounts.
@@ -148,19 +150,31 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
             data.push("\"");
         }
     }
-    let shape = if mount::can_move_mounts(&place.held) {
-        RootShape::Child(SHOWN)
-    } else {
-        RootShape::Direct
-    };
     let fstype = format!("fuse.{}", look.subtype);
-    match mount::mount_fuse(&place.target(), &fstype, &look.source, look.flags, &data) {
-        Ok(()) => Ok(Attached {
+    let (source, flags) = (look.source.clone(), look.flags);
+    let make = move |target: &Path| mount::mount_fuse(target, &fstype, &source, flags, &data);
+    // The root is hidden behind a child of it where that can be done.
+    let hidden = mount::can_move_mounts(&place.held)
+        .then(Hidden::new)
+        .flatten();
+    let (shape, mounted) = match hidden {
+        Some(hidden) => {
+            let path = place.path.clone();
+            (
+                RootShape::Child(SHOWN),
+                hidden.mount(move || make(&path)).map(Some),
+            )
+        }
+        None => (RootShape::Direct, make(&place.target()).map(|()| None)),
+    };
+    match mounted {
+        Ok(hidden) => Ok(Attached {
             device,
             shape,
             undo: Undo::Kernel,
             place,
             flags: look.flags,
+            hidden,
         }),
         Err(e @ (Errno::EPERM | Errno::EACCES)) => {
             let error = SetupError::new(
@@ -232,6 +246,7 @@ pub fn by_program(
                 undo,
                 place,
                 flags: look.flags,
+                hidden: None,
             };
             Ok((attached, warning))
         }
@@ -298,6 +313,7 @@ impl Attached {
             flags: self.flags,
             undo: self.undo,
             device: None,
+            hidden: self.hidden,
         };
         (self.device, self.shape, shown)
     }
@@ -321,6 +337,8 @@ pub struct Shown {
     undo: Undo,
     /// st_dev of the FUSE file system, known once it is shown.
     device: Option<(u32, u32)>,
+    /// FUSE's own root, until the merged one is shown in its stead.
+    hidden: Option<Hidden>,
 }
 
 impl Shown {
@@ -345,10 +363,10 @@ impl Shown {
         self.check()
     }
 
-    fn swap_root_for(&self, name: &str) -> Result<(), Errno> {
+    fn swap_root_for(&mut self, name: &str) -> Result<(), Errno> {
         let held = self.held.as_ref().ok_or(Errno::EBADF)?;
-        let tree = mount::clone_tree(&self.path.join(name))?;
-        mount::unmount(&self.path, mount::Detach::Now)?;
+        let hidden = self.hidden.take().ok_or(Errno::EBADF)?;
+        let tree = hidden.clone_tree(&self.path.join(name))?;
         mount::attach(&tree, held)
     }
 
@@ -399,6 +417,10 @@ impl Shown {
 
     /// Takes the mount away: at once where nobody uses it, else out of sight.
     pub fn undo(&mut self) {
+        if self.hidden.take().is_some() {
+            // Nobody has seen it: it goes with its name space.
+            return;
+        }
         match &mut self.undo {
             Undo::Kernel => undo_by_kernel(&self.path, self.device),
             Undo::Program => {

@@ -479,6 +479,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
         upper,
         metacopy: AtomicBool::new(false),
         nlink: AtomicI64::new(NO_NLINK),
+        anchor: OnceLock::new(),
         lowers: RwLock::new(lowers.into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

@@ -306,3 +306,14 @@ pub fn set_name(name: &std::ffi::CStr) {
 pub fn path_of_descriptor(fd: &OwnedFd) -> std::path::PathBuf {
     std::path::PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
+
+/// Gives the calling thread a mount namespace of its own, from which nothing
+/// spreads to others. Needs CAP_SYS_ADMIN; other threads keep theirs.
+pub fn own_mount_namespace() -> Result<()> {
+    // SAFETY: CLONE_NEWNS (with CLONE_FS, which it implies) concerns the calling
+    // thread alone.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    use rustix::mount::{MountPropagationFlags, mount_change};
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    Ok(mount_change("/", private)?)
+}

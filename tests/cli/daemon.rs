@@ -322,7 +322,7 @@ fn without_the_calls_that_move_mounts_the_root_itself_is_shown() {
         eprintln!("SKIPPED: needs root and strace");
         return;
     }
-    for call in ["open_tree", "move_mount"] {
+    for call in ["open_tree", "move_mount", "unshare"] {
         let world = World::new();
         let mut strace = Command::new("strace")
             .args([

@@ -179,6 +179,8 @@ pub struct Node {
     /// The link count of the merged view where the upper's cannot tell
     /// (indexed hard links), else [`NO_NLINK`].
     pub nlink: AtomicI64,
+    /// The name in `work/index` of a file whose names are counted.
+    pub anchor: OnceLock<Box<Name>>,
     /// The lower objects, uppermost first: all merged directories, or the file
     /// (and, for metacopy, the one that has the data last).
     pub lowers: RwLock<Arc<[LowerSpot]>>,

@@ -229,17 +229,19 @@ impl Overlay {
         if node.nlink.load(Ordering::Acquire) == NO_NLINK {
             node.nlink.store(i64::from(lower.nlink), Ordering::Release);
         }
+        node.anchor.get_or_init(|| Box::new(anchor.clone()));
         let link = node.links.lock().first().cloned();
         match link {
             Some(l) if l.parent.is_upper() => {
-                self.publish_at(upper, node, staged, &l.parent, &l.name, id)
+                self.publish_at(upper, node, staged, &l.parent, &l.name, id)?;
             }
             // The anchor alone leads to it; a name in the upper is not needed.
             _ => {
                 drop(staged);
-                self.set_upper(node, id)
+                self.set_upper(node, id)?;
             }
         }
+        self.pin_nlink(upper, node, &Spot::at(index.clone(), anchor.clone()))
     }
 
     /// Unlinked while it was copied, or before: it never gets a name.

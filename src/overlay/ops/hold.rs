@@ -81,10 +81,10 @@ impl Overlay {
         node: &Arc<Node>,
         id: ObjectId,
     ) -> Result<Option<(Spot, Stat)>> {
-        let (Some(index), Some(lower)) = (&upper.index, self.lower_top(node)) else {
+        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else {
             return Ok(None);
         };
-        let spot = Spot::at(index.clone(), self.anchor_name(&lower)?);
+        let spot = Spot::at(index.clone(), (**name).clone());
         match spot.stat() {
             Ok(s) if ObjectId::of(&s) == id => Ok(Some((spot, s))),
             Ok(_) | Err(Errno::ENOENT) => Ok(None),

@@ -10,6 +10,7 @@ use super::resolve::{Found, From};
 use crate::layer::mark::Opaque;
 use crate::overlay::inode::node::{DirPart, Links, NO_NLINK, Node};
 use crate::overlay::inode::table::Claim;
+use crate::overlay::upper::Upper;
 use crate::overlay::{Entry, Overlay};
 use crate::sys::{Errno, Kind, Name, Result, valid_name};
 
@@ -99,6 +100,23 @@ impl Overlay {
     }
 }
 
+/// The anchor of a file whose names are counted.
+fn anchor_of(found: &Found) -> OnceLock<Box<Name>> {
+    let cell = OnceLock::new();
+    let Some(u) = &found.upper else { return cell };
+    let name = match &u.by_index {
+        Some(name) => Some(name.clone()),
+        None if u.marks.nlink.is_some() => {
+            u.marks.origin.as_ref().map(|o| Upper::index_name(Some(o), 0, 0))
+        }
+        None => None,
+    };
+    if let Some(n) = name {
+        cell.get_or_init(|| Box::new(n));
+    }
+    cell
+}
+
 fn new_node(ino: u64, found: &Found) -> Node {
     let upper = OnceLock::new();
     let mut metacopy = false;
@@ -130,6 +148,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
         upper,
         metacopy: AtomicBool::new(metacopy),
         nlink: AtomicI64::new(nlink),
+        anchor: anchor_of(found),
         lowers: RwLock::new(found.lowers.clone().into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

@@ -21,14 +21,17 @@ pub(super) fn initial(u: &UpperPart, found: &Found) -> i64 {
     if found.kind == Kind::Dir {
         return NO_NLINK;
     }
-    match u.marks.nlink {
+    let count = match u.marks.nlink {
+        None => return NO_NLINK,
         Some(NlinkMark::Upper(d)) => i64::from(found.stat.nlink) + i64::from(d),
         Some(NlinkMark::Lower(d)) if found.lower_nlink > 0 => {
             i64::from(found.lower_nlink) + i64::from(d)
         }
-        _ => NO_NLINK,
-    }
-    .max(if u.marks.nlink.is_some() { 1 } else { NO_NLINK })
+        // A crash fell between a copy-up and its count: what the upper has, the
+        // anchor apart.
+        Some(NlinkMark::Lower(_)) => i64::from(found.stat.nlink) - 1,
+    };
+    count.max(1)
 }
 
 impl Overlay {
@@ -81,10 +84,8 @@ impl Overlay {
         if before + by > 0 {
             return;
         }
-        let (Some(index), Some(lower)) = (&upper.index, self.lower_top(node)) else { return };
-        let gone = self
-            .anchor_name(&lower)
-            .and_then(|name| dir::unlink(std::os::fd::AsFd::as_fd(index), &name));
+        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return };
+        let gone = dir::unlink(std::os::fd::AsFd::as_fd(index), name);
         best_effort("remove the anchor of a file without names", gone);
     }
 }

@@ -15,7 +15,7 @@ use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::upper::{Present, Upper};
 use crate::sys::dir::{self, Rename};
 use crate::sys::probe::WhiteoutKind;
-use crate::sys::{Errno, Kind, Name, Result, Spot};
+use crate::sys::{Errno, Kind, Name, Result, Spot, best_effort};
 
 /// What is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Overlay {
         found: &Found,
     ) -> Result<()> {
         let present = match &found.upper {
-            Some(u) if u.by_index => Present::Nothing,
+            Some(u) if u.by_index.is_some() => Present::Nothing,
             Some(_) if node.is_dir() => Present::Dir,
             Some(_) => Present::NonDir,
             None => Present::Nothing,
@@ -125,7 +125,24 @@ impl Overlay {
             upper.remove(at.as_fd(), name, present, hide)?;
         }
         self.forget_name(upper, parent, name, node);
+        if present == Present::Nothing {
+            // No backing count changed with it. Written after the name went: a
+            // crash between leaves a count too high and an anchor too long.
+            self.repin(upper, node);
+        }
         Ok(())
+    }
+
+    /// Writes an indexed file's count anew.
+    pub(super) fn repin(&self, upper: &Upper, node: &Arc<Node>) {
+        if !Self::is_indexed(node) {
+            return;
+        }
+        let pinned = self.anchored(upper, node).and_then(|spot| match spot {
+            Some(spot) if spot.stat().is_ok() => self.pin_nlink(upper, node, &spot),
+            _ => Ok(()),
+        });
+        best_effort("write a link count", pinned);
     }
 
     /// Memory's side of a name that went: the caller has changed the disk.
@@ -193,8 +210,8 @@ impl Overlay {
     }
 
     fn anchored(&self, upper: &Upper, node: &Arc<Node>) -> Result<Option<Spot>> {
-        let (Some(index), Some(l)) = (&upper.index, self.lower_top(node)) else { return Ok(None) };
-        Ok(Some(Spot::at(index.clone(), self.anchor_name(&l)?)))
+        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return Ok(None) };
+        Ok(Some(Spot::at(index.clone(), (**name).clone())))
     }
 }
 

@@ -164,6 +164,7 @@ impl Overlay {
         self.rename_upper(upper, a, b, node.is_dir())?;
         if let Some((victim, _)) = target {
             self.forget_name(upper, b.parent, &b.name, victim);
+            self.repin(upper, victim);
         }
         self.moved(node, a, b);
         Ok(())
@@ -172,7 +173,7 @@ impl Overlay {
     /// What moves stands in the upper under its name, or the preparation was
     /// overtaken by somebody else's change: then the caller may try again.
     fn check_movable(&self, end: &End<'_>, node: &Arc<Node>, found: &Found) -> Result<()> {
-        let in_place = found.upper.as_ref().is_some_and(|u| !u.by_index);
+        let in_place = found.upper.as_ref().is_some_and(|u| u.by_index.is_none());
         let lowers_ok = !node.is_dir() || node.lowers.read().is_empty() || self.may_redirect(node);
         if in_place && lowers_ok {
             Ok(())
@@ -211,7 +212,7 @@ impl Overlay {
         target: Option<(&Arc<Node>, &Found)>,
     ) -> Result<()> {
         let Some((victim, vf)) = target else { return Ok(()) };
-        let in_upper = vf.upper.as_ref().is_some_and(|u| !u.by_index);
+        let in_upper = vf.upper.as_ref().is_some_and(|u| u.by_index.is_none());
         if in_upper {
             self.keep_victim(upper, b, victim, vf)?;
         }
@@ -242,8 +243,8 @@ impl Overlay {
         vf: &Found,
     ) -> Result<()> {
         let present = match &vf.upper {
-            Some(u) if !u.by_index && victim.is_dir() => Present::Dir,
-            Some(u) if !u.by_index => Present::NonDir,
+            Some(u) if u.by_index.is_none() && victim.is_dir() => Present::Dir,
+            Some(u) if u.by_index.is_none() => Present::NonDir,
             _ => Present::Nothing,
         };
         let last = {

@@ -39,9 +39,9 @@ pub struct UpperPart {
     pub id: ObjectId,
     /// Its marks.
     pub marks: Marks,
-    /// Found through `work/index`: another name of the same lower file was
-    /// copied up, this one has nothing in the upper's tree.
-    pub by_index: bool,
+    /// Found through `work/index`, under this anchor: another name of the same
+    /// lower file was copied up, this one has nothing in the upper's tree.
+    pub by_index: Option<Name>,
 }
 
 /// Which layers are asked.
@@ -131,7 +131,7 @@ impl Walk<'_> {
         match place {
             None => {
                 found.upper =
-                    Some(UpperPart { id: ObjectId::of(&o.stat), marks: o.marks, by_index: false });
+                    Some(UpperPart { id: ObjectId::of(&o.stat), marks: o.marks, by_index: None });
             }
             Some(p) => {
                 if found.lowers.is_empty() {
@@ -329,14 +329,14 @@ impl Overlay {
         let Some(index) = &upper.index else { return Ok(()) };
         let Some(spot) = found.lowers.first() else { return Ok(()) };
         let name = self.anchor_name(spot)?;
-        let at = Spot::at(index.clone(), name);
+        let at = Spot::at(index.clone(), name.clone());
         let s = match at.stat() {
             Ok(s) if !s.is_whiteout() => s,
             _ => return Ok(()),
         };
         let marks = Marks::read(&at)?;
         found.stat = self.undisguise(UPPER, &s, &marks);
-        found.upper = Some(UpperPart { id: ObjectId::of(&s), marks, by_index: true });
+        found.upper = Some(UpperPart { id: ObjectId::of(&s), marks, by_index: Some(name) });
         Ok(())
     }
 
@@ -355,7 +355,7 @@ impl Overlay {
             let claim = Claim { layer: UPPER, id: u.id };
             let own = self.settings.numbers.number(fs, u.id.ino);
             // The index leads to the very lower object the copy was made from.
-            let from_index = found.lowers.first().filter(|_| u.by_index);
+            let from_index = found.lowers.first().filter(|_| u.by_index.is_some());
             let number = match from_index {
                 Some(l) => self.lower_number(l.layer, l.id.ino),
                 None => u.marks.origin.as_ref().and_then(|o| self.origin_number(o)).unwrap_or(own),
