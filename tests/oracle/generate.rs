@@ -21,6 +21,8 @@ const TOO_LONG: &[u8] = &[b'T'; 256];
 pub struct Scope {
     /// Several users (needs more than one mapped id).
     pub users: bool,
+    /// `user.overlay.*` attributes (in root's modes they mean different things).
+    pub user_overlay: bool,
     /// Hard links in lowers (their count includes names that the merged tree does not show).
     pub links: bool,
     /// Steps in a case.
@@ -91,13 +93,14 @@ fn acl() -> impl Strategy<Value = Value> {
 }
 
 /// Names and values that make sense together, and some that do not.
-fn xattr() -> BoxedStrategy<(&'static str, Value)> {
+fn xattr(scope: Scope) -> BoxedStrategy<(&'static str, Value)> {
     let plain = vec(any::<u8>(), 0..20).prop_map(Value::Bytes);
     prop_oneof![
         6 => (select(&["user.a", "user.b", "user.c"][..]), plain.clone()),
         2 => (Just("trusted.t"), plain.clone()),
-        2 => (select(&["trusted.overlay.foo", "trusted.overlay.opaque", "trusted.overlay.origin", "user.overlay.foo",
-                       "user.overlay.opaque", "trusted.overlay.overlay.x"][..]), plain.clone()),
+        2 => (select(&["trusted.overlay.foo", "trusted.overlay.opaque", "trusted.overlay.origin",
+                       "trusted.overlay.overlay.x"][..]), plain.clone()),
+        if scope.user_overlay { 2 } else { 0 } => (select(&["user.overlay.foo", "user.overlay.opaque"][..]), plain.clone()),
         1 => (select(&["security.test", "bogus.name", "user.", "system.other"][..]), plain.clone()),
         1 => (Just("user.big"), Just(Value::Bytes(vec![7; 3000]))),
         1 => (Just("security.capability"), Just(Value::Capability)),
@@ -108,8 +111,8 @@ fn xattr() -> BoxedStrategy<(&'static str, Value)> {
     .boxed()
 }
 
-fn xattr_name() -> impl Strategy<Value = &'static str> {
-    xattr().prop_map(|(name, _)| name)
+fn xattr_name(scope: Scope) -> impl Strategy<Value = &'static str> {
+    xattr(scope).prop_map(|(name, _)| name)
 }
 
 fn slot() -> std::ops::Range<usize> {
@@ -146,7 +149,7 @@ fn write_flags() -> impl Strategy<Value = i32> {
 }
 
 /// Operations on open descriptors.
-fn fd_op() -> BoxedStrategy<Op> {
+fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
     use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
     prop_oneof![
         1 => slot().prop_map(|slot| Op::Close { slot }),
@@ -165,7 +168,7 @@ fn fd_op() -> BoxedStrategy<Op> {
         2 => (slot(), mode()).prop_map(|(slot, mode)| Op::Fchmod { slot, mode }),
         2 => (slot(), maybe_id(), maybe_id()).prop_map(|(slot, uid, gid)| Op::Fchown { slot, uid, gid }),
         1 => (slot(), when(), when()).prop_map(|(slot, atime, mtime)| Op::Futimens { slot, atime, mtime }),
-        2 => (slot(), xattr(), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
+        2 => (slot(), xattr(scope), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
         1 => slot().prop_map(|slot| Op::Flistxattr { slot }),
         2 => slot().prop_map(|slot| Op::Getdents { slot }),
         1 => (slot(), path()).prop_map(|(slot, to)| Op::Linkfd { slot, to }),
@@ -197,17 +200,17 @@ fn name_op() -> BoxedStrategy<Op> {
 }
 
 /// Operations on what a name stands for.
-fn object_op() -> BoxedStrategy<Op> {
+fn object_op(scope: Scope) -> BoxedStrategy<Op> {
     prop_oneof![
         3 => (path(), offset()).prop_map(|(path, len)| Op::Truncate { path, len }),
         4 => (path(), mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
         2 => (dir_path(), dir_mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
         4 => (path(), maybe_id(), maybe_id(), any::<bool>()).prop_map(|(path, uid, gid, follow)| Op::Chown { path, uid, gid, follow }),
         3 => (path(), when(), when(), any::<bool>()).prop_map(|(path, atime, mtime, follow)| Op::Utimens { path, atime, mtime, follow }),
-        4 => (path(), xattr(), 0..3i32).prop_map(|(path, (name, value), flags)| Op::Setxattr { path, name, value, flags }),
-        2 => (path(), xattr_name()).prop_map(|(path, name)| Op::Getxattr { path, name }),
+        4 => (path(), xattr(scope), 0..3i32).prop_map(|(path, (name, value), flags)| Op::Setxattr { path, name, value, flags }),
+        2 => (path(), xattr_name(scope)).prop_map(|(path, name)| Op::Getxattr { path, name }),
         1 => path().prop_map(|path| Op::Listxattr { path }),
-        2 => (path(), xattr_name()).prop_map(|(path, name)| Op::Removexattr { path, name }),
+        2 => (path(), xattr_name(scope)).prop_map(|(path, name)| Op::Removexattr { path, name }),
         2 => path().prop_map(|path| Op::ReadFile { path }),
         3 => dir_path().prop_map(|path| Op::Readdir { path }),
         3 => (path(), any::<bool>()).prop_map(|(path, follow)| Op::Stat { path, follow }),
@@ -227,7 +230,7 @@ fn step(scope: Scope) -> BoxedStrategy<Step> {
     };
     let umask = select(&[0o022u32, 0o022, 0, 0o077, 0o027][..]);
     let at = proptest::option::weighted(0.15, slot());
-    let op = Union::new_weighted(vec![(5, name_op()), (3, object_op()), (3, fd_op())]);
+    let op = Union::new_weighted(vec![(5, name_op()), (3, object_op(scope)), (3, fd_op(scope))]);
     (who, umask, at, op).prop_map(|(who, umask, at, op)| Step { who, umask, at, op }).boxed()
 }
 
@@ -241,11 +244,18 @@ fn item(scope: Scope) -> impl Strategy<Value = Item> {
         3 => Just(Thing::Whiteout),
     ];
     let directory = prop_oneof![5 => Just(Thing::Dir), 1 => Just(Thing::Opaque)];
-    let xattr = proptest::option::weighted(0.15, xattr());
+    let opaque_root = |item: &Item| item.path.0.is_empty() && item.thing == Thing::Opaque;
+    let xattr = proptest::option::weighted(0.15, xattr(scope));
     let dirs = (dir_path(), directory, dir_mode(), id(), xattr.clone());
     let others = (path(), thing, mode(), id(), xattr);
     prop_oneof![
-        2 => dirs.prop_map(|(path, thing, mode, owner, xattr)| Item { path, thing, mode, owner, xattr }),
+        2 => dirs.prop_map(move |(path, thing, mode, owner, xattr)| {
+            let mut item = Item { path, thing, mode, owner, xattr };
+            if opaque_root(&item) {
+                item.thing = Thing::Dir;
+            }
+            item
+        }),
         3 => others.prop_map(|(path, thing, mode, owner, xattr)| Item { path, thing, mode, owner, xattr }),
     ]
 }
@@ -286,5 +296,17 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
     });
     let batches = vec((batch, then), 1..=4);
     let timed = proptest::bool::weighted(0.2);
-    (layers, batches, timed).prop_map(|(layers, batches, timed)| Case { layers, batches, timed }).boxed()
+    (layers, batches, timed)
+        .prop_map(|(layers, batches, timed)| {
+            let mut case = Case { layers, batches, timed };
+            let linked = case.layers.iter().flatten().any(|item| matches!(item.thing, Thing::Link(_)));
+            let links = |step: &Step| matches!(step.op, Op::Link { .. } | Op::Linkfd { .. });
+            if linked || case.batches.iter().flat_map(|(steps, _)| steps).any(links) {
+                for (_, then) in case.batches.iter_mut().filter(|(_, then)| *then == Then::PushOwn) {
+                    *then = Then::PushReference;
+                }
+            }
+            case
+        })
+        .boxed()
 }

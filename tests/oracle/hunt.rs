@@ -45,7 +45,8 @@ fn cases(setup: Setup, share: f64) {
     let only = number("ORACLE_CASE");
     let seconds = number("ORACLE_SECONDS").unwrap_or(20) as f64 * share;
     let links = setup.reference.0 != Kind::Plain;
-    let scope = Scope { users: setup.users, links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
+    let user_overlay = setup.marks == "user.overlay.";
+    let scope = Scope { users: setup.users, user_overlay, links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
     eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);
     let strategy = case(scope);

@@ -45,28 +45,45 @@ impl Mount {
 
     /// As [`Mount::acetate`], the failure as a value (the daemon's stderr in it).
     pub fn try_acetate(layers: &Layers, extra: &str) -> io::Result<Self> {
-        if acetate_bin().as_os_str() == "kernel" {
-            return Self::try_kernel(layers, super::story::KERNEL);
+        let mut command = acetate_command(&join(layers, extra), &layers.merged);
+        if acetate_bin().file_name().is_none_or(|name| name != "acetate") {
+            return Self::spawn(command, &layers.merged);
         }
-        Self::spawn(acetate_command(&join(layers, extra), &layers.merged), &layers.merged)
+        // Ours says when the mount is as it will stay: a mount is moved into place while it comes up, and who
+        // looks too early holds on to what lies below.
+        let socket = layers.root.join("ready");
+        let _of_a_mount_before = std::fs::remove_file(&socket);
+        let listener = std::os::unix::net::UnixDatagram::bind(&socket)?;
+        listener.set_read_timeout(Some(Duration::from_millis(2)))?;
+        command.env("NOTIFY_SOCKET", &socket);
+        Self::start(command, &layers.merged, || {
+            let mut message = [0u8; 256];
+            listener.recv(&mut message).is_ok_and(|n| message[..n].starts_with(b"READY=1"))
+        })
     }
 
     /// Runs `command` (any foreground daemon) and waits until it serves `point`.
-    pub fn spawn(mut command: Command, point: &Path) -> io::Result<Self> {
+    pub fn spawn(command: Command, point: &Path) -> io::Result<Self> {
+        // A stat that answers proves that the daemon serves, not only that mount(2) was called.
+        Self::start(command, point, || {
+            std::thread::sleep(Duration::from_millis(2));
+            is_mountpoint(point) && point.metadata().is_ok()
+        })
+    }
+
+    fn start(mut command: Command, point: &Path, mut ready: impl FnMut() -> bool) -> io::Result<Self> {
         let log = tempfile::tempfile()?;
         let daemon = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).spawn()?;
         let mut mount =
             Self { point: point.to_owned(), kind: Kind::Acetate, daemon: Some(daemon), mounted: true };
         let deadline = Instant::now() + PATIENCE;
-        // A stat that answers proves that the daemon serves, not only that mount(2) was called.
-        while !(is_mountpoint(point) && point.metadata().is_ok()) {
+        while !ready() {
             let ended = mount.daemon.as_mut().and_then(|d| d.try_wait().transpose()).transpose()?;
             if ended.is_some() || Instant::now() > deadline {
                 mount.mounted = is_mountpoint(point);
                 let said = read_log(log);
                 return Err(io::Error::other(format!("not mounted ({ended:?}): {said}")));
             }
-            std::thread::sleep(Duration::from_millis(2));
         }
         Ok(mount)
     }
