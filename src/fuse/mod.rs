@@ -11,6 +11,7 @@ pub mod attach;
 pub mod control;
 pub mod convert;
 pub mod counters;
+pub mod hidden;
 pub mod outside;
 pub mod session;
 pub mod workers;
