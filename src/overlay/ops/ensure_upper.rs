@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::hold::Access;
+use crate::layer::UPPER;
+use crate::layer::mark::Origin;
 use crate::overlay::Overlay;
+use crate::overlay::inode::table::Claim;
 use crate::overlay::inode::locate::{self, FdKey};
 use crate::overlay::inode::node::{NO_NLINK, Node};
-use crate::overlay::upper::Upper;
+use crate::overlay::upper::{Namespace, Upper};
 use crate::overlay::upper::copy_up::Source;
 use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
 use crate::sys::stat::SetTime;
@@ -122,7 +125,10 @@ impl Overlay {
         let stat = self.undisguised(node, &spot, &raw)?;
         let layer = self.stack.layer(lower.layer)?;
         let origin = upper.origin_of(&spot, layer.uuid);
-        let several = node.kind != Kind::Dir && raw.nlink > 1 && upper.index.is_some();
+        let several = node.kind != Kind::Dir
+            && raw.nlink > 1
+            && upper.index.is_some()
+            && (node.kind == Kind::File || upper.namespace == Namespace::Trusted);
         let metacopy = need == Need::Meta && self.may_metacopy(upper, node, several);
         let data = match (node.kind, need, metacopy) {
             (Kind::File, Need::Meta | Need::Data, false) => Some(self.lower_data(node)?),
@@ -150,11 +156,26 @@ impl Overlay {
             false => None,
         };
         node.metacopy.store(metacopy, Ordering::Release);
+        if !self.number_is_noted(upper, node, origin.as_ref()) {
+            let id = ObjectId::of(&staged.spot().stat()?);
+            self.table.claim(Claim { layer: UPPER, id }, node.ino);
+        }
         self.publish_copy(upper, node, staged, &raw, anchor)?;
         if let Ok((_, now)) = self.upper_spot(node) {
             node.mask_ctime(raw.ctime, now.ctime);
         }
         Ok(())
+    }
+
+    /// Whether a copy's marks will lead a later lookup back to its node's number.
+    fn number_is_noted(&self, upper: &Upper, node: &Node, origin: Option<&Origin>) -> bool {
+        let may_carry = match upper.namespace {
+            Namespace::Trusted => true,
+            // user.* stands on regular files and directories only.
+            Namespace::User => matches!(node.kind, Kind::File | Kind::Dir),
+            Namespace::None => false,
+        };
+        may_carry && origin.and_then(|o| self.origin_number(o)) == Some(node.ino)
     }
 
     /// Whether only metadata may be copied: the kernel does not for files with
@@ -163,7 +184,7 @@ impl Overlay {
         self.settings.metacopy
             && node.kind == Kind::File
             && !several
-            && upper.namespace != crate::overlay::upper::Namespace::None
+            && upper.namespace != Namespace::None
     }
 
     /// Gives a complete copy its name: wherever the node is *now*.
