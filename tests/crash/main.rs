@@ -202,7 +202,7 @@ fn step_changes(op: &Op) -> bool {
     !matches!(
         op,
         Op::Stat { .. } | Op::Fstat { .. } | Op::Readdir { .. } | Op::Getdents { .. } | Op::Read { .. }
-            | Op::ReadFile { .. } | Op::Seek { .. } | Op::Access { .. } | Op::Readlink { .. } | Op::Tmpfile { .. }
+            | Op::ReadFile { .. } | Op::Seek { .. } | Op::Access { .. } | Op::Readlink { .. }
             | Op::GetFlags { .. } | Op::Getxattr { .. } | Op::Listxattr { .. } | Op::Flistxattr { .. }
             | Op::MmapRead { .. }
     )

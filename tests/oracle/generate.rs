@@ -216,7 +216,6 @@ fn object_op(scope: Scope) -> BoxedStrategy<Op> {
         3 => (path(), any::<bool>()).prop_map(|(path, follow)| Op::Stat { path, follow }),
         1 => path().prop_map(|path| Op::Readlink { path }),
         1 => (path(), 0..8i32).prop_map(|(path, mode)| Op::Access { path, mode }),
-        1 => dir_path().prop_map(|path| Op::Tmpfile { path }),
         1 => path().prop_map(|path| Op::GetFlags { path }),
     ]
     .boxed()

@@ -80,7 +80,7 @@ pub fn run_case(case: &Case, setup: Setup, base: Base, tally: &mut Tally) -> Res
     for layers in [&first, &second] {
         fresh_upper(layers);
     }
-    let mut pair = Pair { setup, timed: case.timed, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
+    let mut pair = Pair { setup, timed: case.timed && setup.file_times, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
     watchdog::begin();
     let result = pair.run(case, tally);
     watchdog::end();

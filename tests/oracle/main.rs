@@ -34,7 +34,8 @@ mod world;
 
 use judge::Setup;
 use support::host::require_userns;
-use support::{Kind, require_fuse, require_kernel_overlay, require_root};
+use std::os::unix::fs::OpenOptionsExt;
+use support::{Base, Kind, Layers, Mount, require_fuse, require_kernel_overlay, require_root};
 
 const TRUSTED: &str = "trusted.overlay.";
 const REDIRECT: &str = "redirect_dir=on,index=on,metacopy=off";
@@ -97,6 +98,19 @@ fn acetate_does_what_the_kernel_does_with_metacopy() {
         },
         1.0,
     );
+}
+
+/// fuser does not hand on FUSE_TMPFILE; programs then make a file with a name. Any other errno would end them.
+#[test]
+fn a_file_without_a_name_is_refused_as_not_supported() {
+    if !(require_root() && require_fuse()) {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "");
+    let opened = std::fs::OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(&layers.merged);
+    assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+    mount.unmount();
 }
 
 const USERXATTR: Setup = Setup {

@@ -70,7 +70,6 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
                 libc::syscall(libc::SYS_faccessat2, HERE, c(path.bytes()).as_ptr(), *mode, libc::AT_EACCESS)
             }))
         }
-        Op::Tmpfile { path } => with_open(&c(path.bytes()), libc::O_TMPFILE | libc::O_RDWR, |_| Ok(String::new())),
         Op::GetFlags { path } => get_flags(&c(path.bytes())),
         op => xattr_op(op),
     }
