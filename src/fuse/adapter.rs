@@ -22,7 +22,7 @@ use crate::overlay::inode::node::Node;
 use crate::overlay::ops::attr::Change;
 use crate::overlay::ops::create::New;
 use crate::overlay::ops::ensure_upper::Need;
-use crate::overlay::ops::file::Seek;
+use crate::overlay::ops::file::{Seek, WriteKind};
 use crate::overlay::ops::remove::Target;
 use crate::overlay::ops::rename::How;
 use crate::overlay::{Attr, Caller, Entry, Errno, Overlay, Result};
@@ -289,6 +289,14 @@ impl Shared {
         }
         if control::GETFLAGS.contains(&cmd) {
             return Ok(self.overlay.inode_flags(&node)?.to_ne_bytes().to_vec());
+        }
+        if cmd == control::FSGETXATTR {
+            return Ok(self.overlay.fs_xattr(&node)?.to_vec());
+        }
+        if cmd == control::FSSETXATTR {
+            let raw = data.first_chunk().ok_or(Errno::EINVAL)?;
+            self.overlay.set_fs_xattr(&node, raw)?;
+            return Ok(Vec::new());
         }
         if control::SETFLAGS.contains(&cmd) {
             let raw = data.first_chunk::<4>().ok_or(Errno::EINVAL)?;
@@ -654,12 +662,16 @@ impl Filesystem for Adapter {
         };
         let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let kill = kills.then(|| caller(req));
+        let kind = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => WriteKind::Cached,
+            false => WriteKind::Direct,
+        };
         if !s.overlay.copy_is_long(&node, Need::Data) {
-            return reply_written(s.overlay.write(&node, offset, data, kill), reply);
+            return reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
         }
         let data = data.to_vec();
         self.run(true, reply, move |s, reply| {
-            reply_written(s.overlay.write(&node, offset, &data, kill), reply);
+            reply_written(s.overlay.write(&node, offset, &data, kill, kind), reply);
         });
     }
 

@@ -252,7 +252,7 @@ fn finish_upper(
 fn tell_limits(upper: &Upper, path: &Path, warnings: &mut Vec<String>) {
     if upper.namespace == Namespace::None {
         warnings.push(format!(
-            "the file system of upperdir {} keeps no xattrs: deletions are marked by .wh. files, and hard links of lower files are not kept together",
+            "the file system of upperdir {} keeps no xattrs: what needs one is marked by .wh. files, and hard links of lower files are not kept together over a remount",
             path.display()
         ));
     }

@@ -107,14 +107,16 @@ impl Overlay {
             None => Need::Meta,
         };
         if let Some(size) = change.size {
-            let keeps_no_size = node.metacopy.load(Ordering::Acquire);
             if node.kind != Kind::File {
                 return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL });
             }
-            self.ensure_upper(node, need)?;
+            // Without a handle comes truncate(2), but O_TRUNC too: the latter moves
+            // mtime even of an empty file, and counts more.
+            let stays =
+                size > 0 && !change.by_handle && self.disk_stat(node)?.size == size;
+            self.ensure_upper(node, if stays { Need::Data } else { need })?;
             let fd = self.data_fd(node, Access::Write)?;
-            let stays = !change.by_handle && Spot::fd(fd.clone()).stat()?.size == size;
-            if !stays || keeps_no_size {
+            if !stays {
                 file::truncate(fd.as_fd(), size)?;
             }
             if caller.uid != 0 {

@@ -1,6 +1,6 @@
 //! Data: read, write, fallocate, seek, copy, sync, flags.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::hold::Access;
@@ -9,7 +9,8 @@ use crate::overlay::{Caller, Overlay};
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
-use crate::sys::{Errno, Kind, Result, Spot, copy, dir, file};
+use crate::sys::stat::SetTime;
+use crate::sys::{Errno, Kind, Result, Spot, best_effort, copy, dir, file};
 
 /// lseek(2) on a file with holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,26 @@ pub enum Seek {
     Data,
     /// SEEK_HOLE.
     Hole,
+}
+
+/// Where written data comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteKind {
+    /// From a write(2) that waits for the answer.
+    Direct,
+    /// From the kernel's page cache.
+    Cached,
+}
+
+/// With the writeback cache the kernel keeps mtime and may already have told
+/// it: pages that arrive later must not move it.
+fn write_quietly(fd: &Arc<OwnedFd>, data: &[u8], offset: u64) -> Result<usize> {
+    let spot = Spot::fd(fd.clone());
+    let before = spot.stat()?;
+    let n = file::write_at(fd.as_fd(), data, offset)?;
+    let restored = spot.set_times(SetTime::Keep, SetTime::At(before.mtime));
+    best_effort("keep mtime over a cached write", restored);
+    Ok(n)
 }
 
 impl Overlay {
@@ -35,6 +56,7 @@ impl Overlay {
         offset: u64,
         data: &[u8],
         kill: Option<Caller>,
+        kind: WriteKind,
     ) -> Result<usize> {
         self.check_writable()?;
         let fd = self.writable_fd(node)?;
@@ -42,6 +64,9 @@ impl Overlay {
             self.kill_privilege(node, caller)?;
         }
         node.unmask_ctime();
+        if kind == WriteKind::Cached && self.settings.writeback {
+            return write_quietly(&fd, data, offset);
+        }
         file::write_at(fd.as_fd(), data, offset)
     }
 
@@ -100,6 +125,9 @@ impl Overlay {
         if Arc::ptr_eq(node, &self.root) {
             return file::sync_fs(upper.layer.root.as_fd());
         }
+        if node.is_orphan() && node.is_dir() {
+            return Ok(());
+        }
         if node.is_dir() {
             let fd = {
                 let _rename = self.rename.read();
@@ -128,6 +156,21 @@ impl Overlay {
         file::set_inode_flags(fd.as_fd(), flags)?;
         node.unmask_ctime();
         // An open for writing made before may not fit the new flags.
+        self.fds.remove_node(node);
+        Ok(())
+    }
+
+    /// FS_IOC_FSGETXATTR, as the backing file system answers.
+    pub fn fs_xattr(&self, node: &Arc<Node>) -> Result<[u8; file::FSXATTR_LEN]> {
+        file::fs_xattr(self.flags_fd(node)?.as_fd())
+    }
+
+    /// FS_IOC_FSSETXATTR.
+    pub fn set_fs_xattr(&self, node: &Arc<Node>, v: &[u8; file::FSXATTR_LEN]) -> Result<()> {
+        self.check_writable()?;
+        self.ensure_upper(node, Need::Data)?;
+        file::set_fs_xattr(self.flags_fd(node)?.as_fd(), v)?;
+        node.unmask_ctime();
         self.fds.remove_node(node);
         Ok(())
     }
