@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use super::fdops::{getdents, summary};
+use super::fdops::{getdents, summary, touch_fifo};
 use super::ops::{Op, When};
 use super::world::{describe, rename, timespec, value, xattr_args};
 use crate::support::Kind;
@@ -70,7 +70,6 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
                 libc::syscall(libc::SYS_faccessat2, HERE, c(path.bytes()).as_ptr(), *mode, libc::AT_EACCESS)
             }))
         }
-        Op::Tmpfile { path } => with_open(&c(path.bytes()), libc::O_TMPFILE | libc::O_RDWR, |_| Ok(String::new())),
         Op::GetFlags { path } => get_flags(&c(path.bytes())),
         op => xattr_op(op),
     }
@@ -105,7 +104,9 @@ fn with_open(path: &CStr, flags: i32, body: impl FnOnce(RawFd) -> Seen) -> Seen 
 
 fn write_all(fd: RawFd, bytes: &[u8]) -> Ret {
     // SAFETY: the buffer is as long as we say.
-    ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)
+    let written = ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)?;
+    touch_fifo(fd);
+    Ok(written)
 }
 
 fn write_file(path: &CStr, flags: i32, bytes: &[u8]) -> Seen {

@@ -43,6 +43,7 @@ struct Slot {
     ino: u64,
     dir: bool,
     file: bool,
+    read_only: bool,
 }
 
 /// A mounted tree and what is open in it.
@@ -51,8 +52,18 @@ pub struct World {
     root: RawFd,
     slots: [Option<Slot>; SLOTS],
     kind: Kind,
-    timed: bool,
-    file_times: bool,
+    shown: Shown,
+}
+
+/// What outcomes show beside the result itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Which times moved.
+    pub moved: bool,
+    /// The mtimes of files (see `METACOPY` in `main.rs`).
+    pub file_times: bool,
+    /// Link counts (see `USERXATTR` in `main.rs`).
+    pub links: bool,
 }
 
 /// Gives this thread an umask and a working directory of its own.
@@ -62,13 +73,12 @@ pub fn own_thread_state() {
 }
 
 impl World {
-    /// Opens the tree at `path`; `timed`: outcomes say which times moved;
-    /// `file_times`: they show the mtimes of files.
-    pub fn new(path: &Path, kind: Kind, timed: bool, file_times: bool) -> Self {
+    /// Opens the tree at `path`; `shown`: what its outcomes show.
+    pub fn new(path: &Path, kind: Kind, shown: Shown) -> Self {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
         let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        Self { root, slots: [None; SLOTS], kind, timed, file_times }
+        Self { root, slots: [None; SLOTS], kind, shown }
     }
 
     /// Does one step.
@@ -77,7 +87,7 @@ impl World {
         // SAFETY: plain numbers.
         unsafe { libc::fchdir(at) };
         let slot = |slot: usize| self.slots[slot].map(|s| s.fd);
-        let before = self.timed.then(|| Before::look(&step.op, self.root, slot));
+        let before = self.shown.moved.then(|| Before::look(&step.op, self.root, slot));
         let seen = become_user(step.who, || {
             // SAFETY: plain numbers.
             unsafe { libc::umask(step.umask) };
@@ -90,17 +100,27 @@ impl World {
         // SAFETY: a NUL-terminated path. Not to stay inside the mount.
         unsafe { libc::chdir(c"/".as_ptr()) };
         match seen {
-            Ok(text) => Outcome { errno: 0, text: self.without_file_time(text) + &moved },
+            Ok(text) => Outcome { errno: 0, text: self.without_what_is_not_shown(text) + &moved },
             Err(errno) => Outcome { errno, text: moved },
         }
     }
 
-    /// Metacopies: see `METACOPY` in `main.rs`.
-    fn without_file_time(&self, text: String) -> String {
-        match text.rsplit_once(' ') {
-            Some((rest, _)) if text.starts_with("file ") && !self.file_times => rest.to_owned(),
-            _ => text,
+    fn without_what_is_not_shown(&self, text: String) -> String {
+        let mut words: Vec<_> = text.split(' ').collect();
+        if !self.shown.file_times && text.starts_with("file ") {
+            words.pop();
         }
+        if !self.shown.links
+            && let Some(at) = words.iter().position(|word| *word == "nlink")
+        {
+            words.drain(at..at + 2);
+        }
+        words.join(" ")
+    }
+
+    /// True if the step is about a descriptor opened for reading only.
+    pub fn is_read_only(&self, step: &Step) -> bool {
+        slot_of(&step.op).and_then(|slot| self.slots[slot]).is_some_and(|slot| slot.read_only)
     }
 
     /// True if the step is about a descriptor of a directory.
@@ -208,7 +228,8 @@ impl World {
         let stat = fstat(fd)?;
         let dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let file = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
-        if let Some(old) = self.slots[slot].replace(Slot { fd, ino: stat.st_ino, dir, file }) {
+        let read_only = flags & libc::O_ACCMODE == libc::O_RDONLY;
+        if let Some(old) = self.slots[slot].replace(Slot { fd, ino: stat.st_ino, dir, file, read_only }) {
             // SAFETY: we own it.
             unsafe { libc::close(old.fd) };
         }
