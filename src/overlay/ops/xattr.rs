@@ -101,7 +101,10 @@ impl Overlay {
         if !node.is_upper() && flags != 0 {
             // Nothing is copied up for a call that cannot succeed.
             let (spot, _) = self.top_spot(node)?;
-            let has = xattr::get(&spot, &disk)?.is_some();
+            let has = match xattr::get_strict(&spot, &disk) {
+                Err(Errno::ENODATA) => false,
+                r => r.map(|_| true)?,
+            };
             match has {
                 true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST),
                 false if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::ENODATA),
