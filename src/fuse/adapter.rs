@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -70,6 +70,7 @@ impl Adapter {
             counters: Counters::default(),
             workers: Workers::default(),
             ttl,
+            forgotten: AtomicUsize::new(0),
         };
         Adapter { shared: Arc::new(shared), no_open: false, no_opendir: false }
     }
@@ -163,7 +164,11 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         self.shared.counters.count(Op::Forget);
-        self.shared.overlay.forget(ino.0, nlookup);
+        let gone = self.shared.overlay.forget(ino.0, nlookup);
+        if self.shared.forgotten(gone) {
+            let shared = self.shared.clone();
+            self.shared.workers.run(move || shared.overlay.trim());
+        }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fuser::{
@@ -34,6 +34,8 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 /// The file that exists only while the mount is primed.
 pub(super) const PRIME_NAME: &str = ".acetate-prime";
 pub(super) const PRIME_INO: u64 = (1 << 62) - 1;
+/// So many nodes must go before memory is given back.
+const TRIM_AFTER: usize = 100_000;
 /// Names fetched from a listing at a time.
 const CHUNK: usize = 512;
 /// Largest write the kernel may send, and what it may read ahead.
@@ -48,6 +50,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) workers: Workers,
     pub(super) ttl: Duration,
+    /// Nodes that went since memory was last given back.
+    pub(super) forgotten: AtomicUsize,
 }
 
 impl Shared {
@@ -75,6 +79,15 @@ impl Shared {
         a.stat.size = 0;
         a.stat.nlink = 1;
         Ok(file_attr(&a, ino))
+    }
+
+    /// Notes that nodes went; whether it is time to give memory back.
+    pub(super) fn forgotten(&self, gone: usize) -> bool {
+        let before = self.forgotten.fetch_add(gone, Ordering::Relaxed);
+        if before + gone < TRIM_AFTER {
+            return false;
+        }
+        self.forgotten.swap(0, Ordering::Relaxed) >= TRIM_AFTER
     }
 
     pub(super) fn is_shell(&self, ino: INodeNo) -> bool {

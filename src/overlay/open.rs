@@ -36,7 +36,8 @@ const MAX_LOWERS: usize = 500;
 /// may just be ending.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Entries of merged listings kept by default.
-const DIR_CACHE: usize = 2_000_000;
+/// The kernel keeps the listings themselves; these serve changes between them.
+const DIR_CACHE: usize = 100_000;
 
 impl Overlay {
     /// Opens the layers, takes and probes the upper.
@@ -480,8 +481,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
         upper,
         metacopy: AtomicBool::new(false),
         nlink: AtomicI64::new(NO_NLINK),
-        anchor: OnceLock::new(),
-        ctime_mask: Mutex::new(None),
+        rare: Mutex::new(None),
         lowers: RwLock::new(lowers.into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

@@ -317,3 +317,13 @@ pub fn own_mount_namespace() -> Result<()> {
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     Ok(mount_change("/", private)?)
 }
+
+/// Gives free heap memory back to the system, where the C library can.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes the allocator's own locks and touches only
+    // free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -144,6 +144,11 @@ impl Table {
         self.release(node)
     }
 
+    /// Gives memory back that a large table leaves when it shrinks.
+    pub fn shrink(&self) {
+        self.nodes.shrink_to_fit();
+    }
+
     /// Drops `node` from the table if nobody needs it, then its parents alike.
     /// Callers give their own reference up to this.
     pub fn release(&self, node: Arc<Node>) -> Vec<Arc<Node>> {

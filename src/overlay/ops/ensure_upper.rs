@@ -14,7 +14,7 @@ use crate::layer::mark::Origin;
 use crate::overlay::Overlay;
 use crate::overlay::inode::table::Claim;
 use crate::overlay::inode::locate::{self, FdKey};
-use crate::overlay::inode::node::{Link, NO_NLINK, Node};
+use crate::overlay::inode::node::{Link, Lowers, NO_NLINK, Node};
 use crate::overlay::upper::{Namespace, Upper};
 use crate::overlay::upper::copy_up::Source;
 use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
@@ -270,7 +270,7 @@ impl Overlay {
         if node.nlink.load(Ordering::Acquire) == NO_NLINK {
             node.nlink.store(i64::from(lower.nlink), Ordering::Release);
         }
-        node.anchor.get_or_init(|| Box::new(anchor.clone()));
+        node.set_anchor(anchor);
         let links: Vec<_> = node.links.lock().iter().cloned().collect();
         let mut ready = links.iter().filter(|l| l.parent.is_upper());
         match ready.next() {
@@ -397,7 +397,7 @@ impl Overlay {
         // Its whiteouts hide nothing now, and the kernel would list them.
         crate::overlay::upper::work::drop_whiteouts(&fd)?;
         restore_times(node, &fd, &times);
-        *node.lowers.write() = Arc::from([]);
+        *node.lowers.write() = Lowers::None;
         Ok(())
     }
 

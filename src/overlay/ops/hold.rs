@@ -81,10 +81,10 @@ impl Overlay {
         node: &Arc<Node>,
         id: ObjectId,
     ) -> Result<Option<(Spot, Stat)>> {
-        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else {
+        let (Some(index), Some(name)) = (&upper.index, node.anchor()) else {
             return Ok(None);
         };
-        let spot = Spot::at(index.clone(), (**name).clone());
+        let spot = Spot::at(index.clone(), name);
         match spot.stat() {
             Ok(s) if ObjectId::of(&s) == id => Ok(Some((spot, s))),
             Ok(_) | Err(Errno::ENOENT) => Ok(None),

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::resolve::{Found, From};
 use crate::layer::mark::Opaque;
-use crate::overlay::inode::node::{DirPart, Links, NO_NLINK, Node};
+use crate::overlay::inode::node::{DirPart, Links, NO_NLINK, Node, Rare};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::upper::Upper;
 use crate::overlay::{Entry, Overlay};
@@ -101,20 +101,16 @@ impl Overlay {
 }
 
 /// The anchor of a file whose names are counted.
-fn anchor_of(found: &Found) -> OnceLock<Box<Name>> {
-    let cell = OnceLock::new();
-    let Some(u) = &found.upper else { return cell };
-    let name = match &u.by_index {
+fn anchor_of(found: &Found) -> Option<Box<Rare>> {
+    let u = found.upper.as_ref()?;
+    let anchor = match &u.by_index {
         Some(name) => Some(name.clone()),
         None if u.marks.nlink.is_some() => {
             u.marks.origin.as_ref().map(|o| Upper::index_name(Some(o), 0, 0))
         }
         None => None,
     };
-    if let Some(n) = name {
-        cell.get_or_init(|| Box::new(n));
-    }
-    cell
+    anchor.is_some().then(|| Box::new(Rare { anchor, ..Rare::default() }))
 }
 
 fn new_node(ino: u64, found: &Found) -> Node {
@@ -148,8 +144,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
         upper,
         metacopy: AtomicBool::new(metacopy),
         nlink: AtomicI64::new(nlink),
-        anchor: anchor_of(found),
-        ctime_mask: Mutex::new(None),
+        rare: Mutex::new(anchor_of(found)),
         lowers: RwLock::new(found.lowers.clone().into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

@@ -84,8 +84,8 @@ impl Overlay {
         if before + by > 0 {
             return;
         }
-        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return };
-        let gone = dir::unlink(std::os::fd::AsFd::as_fd(index), name);
+        let (Some(index), Some(name)) = (&upper.index, node.anchor()) else { return };
+        let gone = dir::unlink(std::os::fd::AsFd::as_fd(index), &name);
         best_effort("remove the anchor of a file without names", gone);
     }
 }

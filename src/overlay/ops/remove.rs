@@ -212,8 +212,8 @@ impl Overlay {
     }
 
     fn anchored(&self, upper: &Upper, node: &Arc<Node>) -> Result<Option<Spot>> {
-        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return Ok(None) };
-        Ok(Some(Spot::at(index.clone(), (**name).clone())))
+        let (Some(index), Some(name)) = (&upper.index, node.anchor()) else { return Ok(None) };
+        Ok(Some(Spot::at(index.clone(), name)))
     }
 }
 
