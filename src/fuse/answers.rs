@@ -128,7 +128,13 @@ impl Shared {
         }
     }
 
-    pub(super) fn make(&self, req: Caller, parent: INodeNo, name: &OsStr, new: &New<'_>) -> Result<Entry> {
+    pub(super) fn make(
+        &self,
+        req: Caller,
+        parent: INodeNo,
+        name: &OsStr,
+        new: &New<'_>,
+    ) -> Result<Entry> {
         let parent = self.node(parent)?;
         self.overlay.make(&parent, bytes(name), new, req)
     }
@@ -140,10 +146,15 @@ impl Shared {
     }
 
     pub(super) fn shell_listing(&self, offset: u64, mut reply: ReplyDirectory) {
-        let RootShape::Child(name) = self.shape else { return reply.ok() };
+        let RootShape::Child(name) = self.shape else {
+            return reply.ok();
+        };
         let root = self.overlay.root().ino;
         let names = [(1, "."), (1, ".."), (root, name)];
-        for (i, (ino, n)) in (1u64..).zip(names).skip(usize::try_from(offset).unwrap_or(3)) {
+        for (i, (ino, n)) in (1u64..)
+            .zip(names)
+            .skip(usize::try_from(offset).unwrap_or(3))
+        {
             if reply.add(INodeNo(ino), i, fuser::FileType::Directory, n) {
                 break;
             }
@@ -151,7 +162,12 @@ impl Shared {
         reply.ok();
     }
 
-    pub(super) fn readdir(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
+    pub(super) fn readdir(
+        &self,
+        ino: INodeNo,
+        offset: u64,
+        reply: &mut ReplyDirectory,
+    ) -> Result<()> {
         let node = self.node(ino)?;
         let listing = self.overlay.listing(&node)?;
         for (i, (ino, name)) in (1u64..).zip(self.dots(&node)) {
@@ -175,14 +191,18 @@ impl Shared {
         }
     }
 
-    pub(super) fn readdirplus(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
+    pub(super) fn readdirplus(
+        &self,
+        ino: INodeNo,
+        offset: u64,
+        reply: &mut ReplyDirectoryPlus,
+    ) -> Result<()> {
         let node = self.node(ino)?;
         let listing = self.overlay.listing(&node)?;
         let own = self.overlay.getattr(&node)?;
         for (i, (ino, name)) in (1u64..).zip(self.dots(&node)) {
             let attr = file_attr(&own, ino);
-            if offset < i
-                && reply.add(INodeNo(ino), i, name, &Duration::ZERO, &attr, Generation(0))
+            if offset < i && reply.add(INodeNo(ino), i, name, &Duration::ZERO, &attr, Generation(0))
             {
                 return Ok(());
             }
@@ -192,7 +212,9 @@ impl Shared {
             let items = listing.after(at, CHUNK);
             for i in &items {
                 let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&i.name);
-                let Some(e) = self.overlay.lookup(&node, &i.name)? else { continue };
+                let Some(e) = self.overlay.lookup(&node, &i.name)? else {
+                    continue;
+                };
                 let attr = self.attr(&e.attr);
                 if reply.add(attr.ino, i.cookie, name, &self.ttl, &attr, Generation(0)) {
                     self.overlay.release(e.node);
@@ -207,7 +229,13 @@ impl Shared {
         }
     }
 
-    pub(super) fn ioctl(&self, req: Caller, ino: INodeNo, cmd: u32, data: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn ioctl(
+        &self,
+        req: Caller,
+        ino: INodeNo,
+        cmd: u32,
+        data: &[u8],
+    ) -> Result<Vec<u8>> {
         let node = self.node(ino)?;
         let is_root = node.ino == self.overlay.root().ino;
         if cmd == control::STATS && is_root {
@@ -232,7 +260,8 @@ impl Shared {
         }
         if control::SETFLAGS.contains(&cmd) {
             let raw = data.first_chunk::<4>().ok_or(Errno::EINVAL)?;
-            self.overlay.set_inode_flags(&node, u32::from_ne_bytes(*raw))?;
+            self.overlay
+                .set_inode_flags(&node, u32::from_ne_bytes(*raw))?;
             return Ok(Vec::new());
         }
         Err(Errno::ENOTTY)
@@ -300,7 +329,9 @@ pub(super) fn with_buffer(
         if b.len() < size {
             b.resize(size, 0);
         }
-        let Some(part) = b.get_mut(..size) else { return answer(Err(Errno::EIO)) };
+        let Some(part) = b.get_mut(..size) else {
+            return answer(Err(Errno::EIO));
+        };
         match fill(part) {
             Ok(n) => answer(Ok(part.get(..n).unwrap_or_default())),
             Err(e) => answer(Err(e)),

@@ -29,7 +29,9 @@ impl Place {
 
     /// `name` below `parent`.
     pub fn child(parent: &Arc<Place>, name: &Name) -> Arc<Place> {
-        Arc::new(Place { up: Some((parent.clone(), name.clone())) })
+        Arc::new(Place {
+            up: Some((parent.clone(), name.clone())),
+        })
     }
 
     /// The components from the root.
@@ -133,13 +135,17 @@ pub struct Link {
 #[derive(Debug, Default)]
 pub struct Links {
     first: Option<Link>,
+    // Boxed on purpose: a Vec would cost every node 16 bytes more.
+    #[allow(clippy::box_collection)]
     more: Option<Box<Vec<Link>>>,
 }
 
 impl Links {
     /// All known names.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.first.iter().chain(self.more.iter().flat_map(|m| m.iter()))
+        self.first
+            .iter()
+            .chain(self.more.iter().flat_map(|m| m.iter()))
     }
 
     /// One of them.
@@ -154,7 +160,8 @@ impl Links {
 
     /// Whether `name` in `parent` is known.
     pub fn contains(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
-        self.iter().any(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
+        self.iter()
+            .any(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
     }
 
     /// Adds a name unless it is known.
@@ -162,7 +169,10 @@ impl Links {
         if self.contains(parent, name) {
             return;
         }
-        let link = Link { parent: parent.clone(), name: name.clone() };
+        let link = Link {
+            parent: parent.clone(),
+            name: name.clone(),
+        };
         if self.first.is_none() {
             self.first = Some(link);
         } else {

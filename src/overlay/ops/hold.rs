@@ -128,7 +128,10 @@ impl Overlay {
             if !node.is_upper() || spot.is_descriptor() {
                 return answer;
             }
-            if spot.stat().is_ok_and(|now| ObjectId::of(&now) == ObjectId::of(&s)) {
+            if spot
+                .stat()
+                .is_ok_and(|now| ObjectId::of(&now) == ObjectId::of(&s))
+            {
                 return answer;
             }
         }
@@ -256,7 +259,10 @@ fn open_data(spot: &Spot, access: Access) -> Result<(OwnedFd, Opened)> {
         Err(e) => return Err(e),
     }
     if access == Access::Write {
-        return Ok((spot.open(base | OFlags::WRONLY | OFlags::APPEND)?, Opened::Once));
+        return Ok((
+            spot.open(base | OFlags::WRONLY | OFlags::APPEND)?,
+            Opened::Once,
+        ));
     }
     Ok((spot.open(base | OFlags::RDONLY)?, Opened::ReadOnly))
 }
