@@ -136,6 +136,14 @@ impl FdCache {
         }
     }
 
+    /// Gives all up.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let all = std::mem::take(&mut *shard.lock());
+            drop(all);
+        }
+    }
+
     /// How many descriptors are kept.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|s| s.lock().map.len()).sum()

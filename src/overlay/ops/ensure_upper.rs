@@ -224,7 +224,7 @@ impl Overlay {
         let _rename = self.rename.read();
         loop {
             let Some(link) = node.any_link() else {
-                return self.publish_orphan(node, staged, id);
+                return self.publish_orphan(upper, node, staged, id);
             };
             let Some(dir_part) = &link.parent.dir else {
                 return Err(Errno::EIO);
@@ -308,10 +308,22 @@ impl Overlay {
         upper.sync_dir(at.as_fd())
     }
 
-    /// Unlinked while it was copied, or before: it never gets a name.
-    fn publish_orphan(&self, node: &Arc<Node>, staged: Staged<'_>, id: ObjectId) -> Result<()> {
-        let OwnedFdOrSpot::File(fd) = staged.keep_unnamed()?;
-        self.orphans.keep(node.ino, fd);
+    /// Unlinked while it was copied, or before: it never gets a name that shows.
+    fn publish_orphan(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        staged: Staged<'_>,
+        id: ObjectId,
+    ) -> Result<()> {
+        if self.orphans.has_room() {
+            let OwnedFdOrSpot::File(fd) = staged.keep_unnamed()?;
+            self.orphans.keep(node.ino, fd);
+        } else {
+            let aside = upper.temp_name();
+            drop(staged.publish(upper.work.as_fd(), &aside)?);
+            self.orphans.keep_aside(node.ino, aside);
+        }
         self.set_upper(node, id)
     }
 

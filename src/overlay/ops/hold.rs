@@ -164,6 +164,17 @@ impl Overlay {
     /// # Errors
     /// EIO for a metacopy whose data is nowhere; EROFS for writing a lower file.
     pub(super) fn data_fd(&self, node: &Arc<Node>, access: Access) -> Result<Arc<OwnedFd>> {
+        match self.try_data_fd(node, access) {
+            // The limit of descriptors is ours to keep: a client never sees it.
+            Err(Errno::EMFILE | Errno::ENFILE) => {
+                self.fds.clear();
+                self.try_data_fd(node, access)
+            }
+            r => r,
+        }
+    }
+
+    fn try_data_fd(&self, node: &Arc<Node>, access: Access) -> Result<Arc<OwnedFd>> {
         if node.kind != Kind::File {
             return Err(Errno::EINVAL);
         }
