@@ -31,7 +31,7 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
             // SAFETY: plain numbers.
             ret(unsafe { libc::ftruncate(fd, i64::from(*len)) })?;
             // See Op::Truncate.
-            let times = [timespec(When::Omit), timespec(When::Now)];
+            let times = [timespec(When::Now), timespec(When::Now)];
             // SAFETY: two timespecs.
             let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
             Ok(String::new())
@@ -88,7 +88,7 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
 /// A write to a fifo moves its mtime on a plain file system, and is not seen by overlayfs nor by a FUSE daemon.
 pub fn touch_fifo(fd: RawFd) {
     if fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
-        let times = [timespec(When::Omit), timespec(When::Now)];
+        let times = [timespec(When::Now), timespec(When::Now)];
         // SAFETY: two timespecs.
         let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
     }
