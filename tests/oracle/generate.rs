@@ -301,7 +301,7 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
     let batches = vec((batch, then), 1..=4);
     let timed = proptest::bool::weighted(0.2);
     (layers, batches, timed)
-        .prop_map(|(layers, batches, timed)| {
+        .prop_map(move |(layers, batches, timed)| {
             let mut case = Case { layers, batches, timed };
             let linked = case.layers.iter().flatten().any(|item| matches!(item.thing, Thing::Link(_)));
             let links = |step: &Step| matches!(step.op, Op::Link { .. } | Op::Linkfd { .. });
