@@ -105,7 +105,7 @@ fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
         file.read_exact_at(&mut got, 0).unwrap_or_else(|e| panic!("file {i}: {e}"));
         assert_eq!(got, text.as_bytes(), "file {i}");
         if i % 3 == 0 {
-            file.write_all_at(b"W", 0).unwrap();
+            file.write_all_at(b"W", 0).unwrap_or_else(|e| panic!("file {i}: write: {e}"));
             file.set_len(2).unwrap();
             assert_eq!(file.metadata().unwrap().len(), 2);
         }

@@ -7,6 +7,7 @@
 //! From a request nothing is sent to the kernel but the reply.
 
 pub mod adapter;
+mod answers;
 pub mod attach;
 pub mod control;
 pub mod convert;

@@ -66,8 +66,10 @@ impl Overlay {
 
     /// The undisguised attributes of a node's topmost object, in disk ids.
     pub(super) fn disk_stat(&self, node: &Arc<Node>) -> Result<Stat> {
-        let (spot, s) = self.top_spot(node)?;
-        self.undisguised(node, &spot, &s)
+        if !self.layer_disguised(node) {
+            return Ok(self.top_spot(node)?.1);
+        }
+        self.ask(node, |spot, s| self.undisguised(node, spot, s))
     }
 
     pub(super) fn undisguised(&self, node: &Node, spot: &Spot, s: &Stat) -> Result<Stat> {
@@ -206,16 +208,17 @@ impl Overlay {
         if node.kind != Kind::Symlink {
             return Err(Errno::EINVAL);
         }
-        let (spot, s) = self.top_spot(node)?;
-        if s.kind() == Kind::Symlink {
-            return spot.read_link();
-        }
-        // A disguised symlink: a plain file with the target as its content.
-        let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
-        let mut buf = vec![0; 4096];
-        let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
-        buf.truncate(n);
-        Ok(buf)
+        self.ask(node, |spot, s| {
+            if s.kind() == Kind::Symlink {
+                return spot.read_link();
+            }
+            // A disguised symlink: a plain file with the target as its content.
+            let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
+            let mut buf = vec![0; 4096];
+            let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
+            buf.truncate(n);
+            Ok(buf)
+        })
     }
 
     /// Whether the upper keeps owners in an xattr.

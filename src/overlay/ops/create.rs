@@ -121,8 +121,6 @@ impl Overlay {
         ids: (u32, u32),
         under: Under,
     ) -> Result<Option<OwnedFd>> {
-        let (own_uid, own_gid) = cred::own_ids();
-        cred::create_as(own_uid, own_gid)?;
         cred::set_umask(0)?;
         let staged =
             upper.stage(Blank { kind: new.kind, target: new.target, rdev: new.rdev })?;

@@ -49,8 +49,7 @@ impl Overlay {
             return Err(Errno::EOPNOTSUPP);
         }
         let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
-        let (spot, _) = self.top_spot(node)?;
-        let v = xattr::get_strict(&spot, &disk)?;
+        let v = self.ask(node, |spot, _| xattr::get_strict(spot, &disk))?;
         if is_acl(name) && !self.ids_are_plain() {
             let shown = Acl::to_view(&v, &self.settings.users, &self.settings.groups);
             return shown.ok_or(Errno::EIO);
@@ -61,8 +60,7 @@ impl Overlay {
     /// The names of all attributes, each ended by NUL.
     /// `trusted.*` is shown to root alone, as ovl_can_list() does.
     pub fn listxattr(&self, node: &Arc<Node>, caller: Caller) -> Result<Vec<u8>> {
-        let (spot, _) = self.top_spot(node)?;
-        let list = xattr::list(&spot)?;
+        let list = self.ask(node, |spot, _| xattr::list(spot))?;
         let mut out = Vec::with_capacity(list.len());
         for name in xattr::names(&list) {
             if is_acl(name) && !self.settings.acls {
@@ -103,7 +101,10 @@ impl Overlay {
         if !node.is_upper() && flags != 0 {
             // Nothing is copied up for a call that cannot succeed.
             let (spot, _) = self.top_spot(node)?;
-            let has = xattr::get(&spot, &disk)?.is_some();
+            let has = match xattr::get_strict(&spot, &disk) {
+                Err(Errno::ENODATA) => false,
+                r => r.map(|_| true)?,
+            };
             match has {
                 true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST),
                 false if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::ENODATA),
