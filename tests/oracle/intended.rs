@@ -101,6 +101,29 @@ pub const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        name: "kernel-fills-holes",
+        reason: "where data and holes are found after a copy-up depends on how it was copied; ours keeps all holes",
+        covers: |d| {
+            let Op::Seek { whence, .. } = d.step.op else { return false };
+            [libc::SEEK_DATA, libc::SEEK_HOLE].contains(&whence)
+                && [d.expected.errno, d.actual.errno].iter().all(|e| [0, libc::ENXIO].contains(e))
+        },
+    },
+    Intended {
+        name: "userns-absent-before-forbidden",
+        reason: "in a user namespace the kernel forbids security.* before it looks whether there is one to remove or \
+                 replace; ours says that there is none",
+        covers: |d| {
+            let name = match &d.step.op {
+                Op::Removexattr { name, .. } => name,
+                Op::Setxattr { name, flags: libc::XATTR_REPLACE, .. }
+                | Op::Fsetxattr { name, flags: libc::XATTR_REPLACE, .. } => name,
+                _ => return false,
+            };
+            name.starts_with("security.") && (d.expected.errno, d.actual.errno) == (libc::EPERM, libc::ENODATA)
+        },
+    },
+    Intended {
         name: "kernel-cannot-copy-up-orphans",
         reason: "a removed file of a lower whose directory is gone, or whose name is used again, cannot be changed on the \
                  kernel (ENOENT, EIO, EEXIST); on ours it works, as on any plain file system",
