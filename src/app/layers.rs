@@ -95,7 +95,7 @@ fn hold(part: Part, path: &Path) -> Result<OwnedFd, SetupError> {
     mount::hold_directory(path).map_err(|errno| {
         let (option, shown) = (part.option(), path.display());
         match errno {
-            mount::Errno::NOENT => SetupError::new(
+            mount::Errno::ENOENT => SetupError::new(
                 format!("{option}={shown} does not exist"),
                 match part {
                     Part::Lower => {
@@ -105,11 +105,11 @@ fn hold(part: Part, path: &Path) -> Result<OwnedFd, SetupError> {
                     Part::Upper | Part::Work => format!("make it first: mkdir -p {shown}"),
                 },
             ),
-            mount::Errno::NOTDIR => SetupError::new(
+            mount::Errno::ENOTDIR => SetupError::new(
                 format!("{option}={shown} is not a directory"),
                 "a layer is a directory tree; unpack an archive or mount an image first",
             ),
-            mount::Errno::NOTCONN => SetupError::new(
+            mount::Errno::ENOTCONN => SetupError::new(
                 format!("{option}={shown} is in a FUSE mount whose process has ended"),
                 "unmount that mount (fusermount3 -u) and make it anew",
             ),
@@ -177,11 +177,11 @@ impl Held {
         Ok(Held { all })
     }
 
-    /// Whether every one of them belongs to this user.
-    pub fn belong_to(&self, uid: u32) -> bool {
+    /// Whether every one of them belongs to this user and this group.
+    pub fn belong_to(&self, ids: (u32, u32)) -> bool {
         self.all
             .iter()
-            .all(|(_, fd)| mount::owner_of(fd) == Ok(uid))
+            .all(|(_, fd)| mount::owner_of(fd) == Ok(ids))
     }
 
     /// A message with the paths that the user gave.

@@ -248,8 +248,8 @@ fn with_privilege(
 /// fusermount3 mounts, then the process takes a user namespace of its own in
 /// which it has every capability over the user's files (fuse.md, lever 1(c)).
 ///
-/// Only where all layers belong to the user: inside, the owners of other
-/// people's files cannot be told apart any more.
+/// Only where all layers belong to the user and the user's first group:
+/// inside, no other owner has a name, and all would be shown as nobody.
 fn as_ordinary_user(
     mut options: Options,
     place: Place,
@@ -257,7 +257,7 @@ fn as_ordinary_user(
     report: &dyn Report,
 ) -> Result<Parts, SetupError> {
     let held = Held::take(&mut options)?;
-    let (uid, _) = process::effective_ids();
+    let ids = process::effective_ids();
     let renamed = |e: SetupError| {
         SetupError::new(
             held.with_given_paths(&e.what),
@@ -265,7 +265,7 @@ fn as_ordinary_user(
         )
     };
     let (overlay, attached, warning) =
-        if uid != 0 && held.belong_to(uid) && process::own_user_namespace_works() {
+        if ids.0 != 0 && held.belong_to(ids) && process::own_user_namespace_works() {
             let undo = Undo::Outside(Outside::start(place.path())?);
             let (attached, warning) = attach::by_program(place, look, undo)?;
             match enter_namespace().and_then(|()| Overlay::open(&options).map_err(renamed)) {

@@ -45,10 +45,10 @@ pub fn unmount(path: &Path, how: How) -> Result<(), Trouble> {
     };
     match mount::unmount(&place, detach) {
         Ok(()) => Ok(()),
-        Err(Errno::BUSY) => Err(busy(&place)),
-        Err(Errno::PERM | Errno::ACCESS) => by_program(&place, detach),
+        Err(Errno::EBUSY) => Err(busy(&place)),
+        Err(Errno::EPERM | Errno::EACCES) => by_program(&place, detach),
         // Gone between the look and the call: that is what was wanted.
-        Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(e) => Err(Trouble::Other(SetupError::new(
             format!("{} cannot be unmounted: {}", place.display(), reason(e)),
             "",

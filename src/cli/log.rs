@@ -26,7 +26,8 @@ pub fn goes_to_a_file() -> bool {
     std::env::var_os(FILE).is_some_and(|f| !f.is_empty())
 }
 
-/// Starts logging.
+/// Starts logging. fuser logs through the `log` crate; what it says, every
+/// request among it, is taken over.
 pub fn start(verbosity: Verbosity) {
     let level = if verbosity == Verbosity::Debug {
         "debug"
@@ -56,6 +57,16 @@ pub fn start(verbosity: Verbosity) {
         None if verbosity == Verbosity::FileOnly => return,
         None => log.with_writer(std::io::stderr).try_init(),
     };
-    // A log that is there already (a test's) is as good.
-    drop(started);
+    if started.is_ok() {
+        log_panics();
+    }
+}
+
+/// A background process has no stderr to say on that it broke.
+fn log_panics() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        tracing::error!("{info}");
+        print(info);
+    }));
 }

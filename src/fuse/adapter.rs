@@ -14,50 +14,22 @@ use fuser::{
     WriteFlags,
 };
 
-use super::control;
-use super::convert::{bytes, decode_dev, errno, file_attr, file_type, set_time};
+pub use super::answers::RootShape;
+use super::answers::{
+    FOR_EVER, LONG_RANGE, MAX_WRITE, PRIME_INO, PRIME_NAME, Shared, reply_empty, reply_written,
+    reply_xattr, with_buffer,
+};
+use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Op};
 use super::workers::Workers;
-use crate::overlay::inode::node::Node;
 use crate::overlay::ops::attr::Change;
 use crate::overlay::ops::create::New;
 use crate::overlay::ops::ensure_upper::Need;
-use crate::overlay::ops::file::Seek;
+use crate::overlay::ops::file::{Seek, WriteKind};
 use crate::overlay::ops::remove::Target;
 use crate::overlay::ops::rename::How;
-use crate::overlay::{Attr, Caller, Entry, Errno, Overlay, Result};
+use crate::overlay::{Caller, Entry, Errno, Overlay, Result};
 use crate::sys::Kind;
-
-/// What node 1, FUSE's root, is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RootShape {
-    /// The merged root itself.
-    Direct,
-    /// A directory whose only child, of this name, is the merged root: the
-    /// kernel never caches the ACL of node 1 (fuse.md, lever 12).
-    Child(&'static str),
-}
-
-/// For ever, as the kernel counts.
-const FOR_EVER: Duration = Duration::from_secs(1 << 30);
-/// The file that exists only while the mount is primed.
-const PRIME_NAME: &str = ".acetate-prime";
-const PRIME_INO: u64 = (1 << 62) - 1;
-/// Names fetched from a listing at a time.
-const CHUNK: usize = 512;
-/// Largest write the kernel may send, and what it may read ahead.
-const MAX_WRITE: u32 = 1 << 20;
-/// Copies and syncs of at least this much are parked.
-const LONG_RANGE: u64 = 1 << 20;
-
-struct Shared {
-    overlay: Overlay,
-    shape: RootShape,
-    priming: AtomicBool,
-    counters: Counters,
-    workers: Workers,
-    ttl: Duration,
-}
 
 /// The file system as fuser sees it.
 pub struct Adapter {
@@ -131,221 +103,8 @@ impl Adapter {
     }
 }
 
-impl Shared {
-    fn node(&self, ino: INodeNo) -> Result<Arc<Node>> {
-        if ino.0 == 1 && self.shape == RootShape::Direct {
-            return Ok(self.overlay.root().clone());
-        }
-        self.overlay.node(ino.0)
-    }
-
-    /// The number the kernel knows a node by.
-    fn number(&self, ino: u64) -> u64 {
-        let direct = self.shape == RootShape::Direct && ino == self.overlay.root().ino;
-        if direct { 1 } else { ino }
-    }
-
-    fn attr(&self, a: &Attr) -> fuser::FileAttr {
-        file_attr(a, self.number(a.ino))
-    }
-
-    /// Attributes of a directory or file that exists only in this adapter.
-    fn virtual_attr(&self, ino: u64, kind: Kind) -> Result<fuser::FileAttr> {
-        let mut a = self.overlay.getattr(self.overlay.root())?;
-        a.stat.mode = kind.mode_bits() | if kind == Kind::Dir { 0o755 } else { 0o444 };
-        a.stat.size = 0;
-        a.stat.nlink = 1;
-        Ok(file_attr(&a, ino))
-    }
-
-    fn is_shell(&self, ino: INodeNo) -> bool {
-        ino.0 == 1 && self.shape != RootShape::Direct
-    }
-
-    fn primes(&self, parent: &Node, name: &OsStr) -> bool {
-        name == PRIME_NAME
-            && parent.ino == self.overlay.root().ino
-            && self.priming.load(Ordering::Acquire)
-    }
-
-    fn lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<Entry>> {
-        let parent = self.node(parent)?;
-        self.overlay.lookup(&parent, bytes(name))
-    }
-
-    fn reply_entry(&self, entry: Result<Option<Entry>>, reply: ReplyEntry) {
-        match entry {
-            Ok(Some(e)) => {
-                self.overlay.remember(&e.node);
-                reply.entry(&self.ttl, &self.attr(&e.attr), Generation(0));
-            }
-            Ok(None) => self.reply_negative(reply),
-            Err(e) => reply.error(errno(e)),
-        }
-    }
-
-    /// Node id 0 with a time: the kernel remembers that nothing is there.
-    fn reply_negative(&self, reply: ReplyEntry) {
-        reply.entry(&self.ttl, &negative_attr(), Generation(0));
-    }
-
-    fn reply_attr(&self, attr: Result<Attr>, reply: ReplyAttr) {
-        match attr {
-            Ok(a) => reply.attr(&self.ttl, &self.attr(&a)),
-            Err(e) => reply.error(errno(e)),
-        }
-    }
-
-    fn make(&self, req: Caller, parent: INodeNo, name: &OsStr, new: &New<'_>) -> Result<Entry> {
-        let parent = self.node(parent)?;
-        self.overlay.make(&parent, bytes(name), new, req)
-    }
-
-    /// The first two names of every listing.
-    fn dots(&self, node: &Node) -> [(u64, &'static str); 2] {
-        let up = self.overlay.parent_ino(node);
-        [(self.number(node.ino), "."), (self.number(up), "..")]
-    }
-
-    fn shell_listing(&self, offset: u64, mut reply: ReplyDirectory) {
-        let RootShape::Child(name) = self.shape else { return reply.ok() };
-        let root = self.overlay.root().ino;
-        let names = [(1, "."), (1, ".."), (root, name)];
-        for (i, (ino, n)) in (1u64..).zip(names).skip(usize::try_from(offset).unwrap_or(3)) {
-            if reply.add(INodeNo(ino), i, fuser::FileType::Directory, n) {
-                break;
-            }
-        }
-        reply.ok();
-    }
-
-    fn readdir(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectory) -> Result<()> {
-        let node = self.node(ino)?;
-        let listing = self.overlay.listing(&node)?;
-        for (i, (ino, name)) in (1u64..).zip(self.dots(&node)) {
-            if offset < i && reply.add(INodeNo(ino), i, fuser::FileType::Directory, name) {
-                return Ok(());
-            }
-        }
-        let mut at = offset.max(2);
-        loop {
-            let items = listing.after(at, CHUNK);
-            for i in &items {
-                let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&i.name);
-                if reply.add(INodeNo(i.ino), i.cookie, file_type(i.kind), name) {
-                    return Ok(());
-                }
-            }
-            match items.last() {
-                Some(last) if last.cookie > at => at = last.cookie,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn readdirplus(&self, ino: INodeNo, offset: u64, reply: &mut ReplyDirectoryPlus) -> Result<()> {
-        let node = self.node(ino)?;
-        let listing = self.overlay.listing(&node)?;
-        let own = self.overlay.getattr(&node)?;
-        for (i, (ino, name)) in (1u64..).zip(self.dots(&node)) {
-            let attr = file_attr(&own, ino);
-            if offset < i
-                && reply.add(INodeNo(ino), i, name, &Duration::ZERO, &attr, Generation(0))
-            {
-                return Ok(());
-            }
-        }
-        let mut at = offset.max(2);
-        loop {
-            let items = listing.after(at, CHUNK);
-            for i in &items {
-                let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&i.name);
-                let Some(e) = self.overlay.lookup(&node, &i.name)? else { continue };
-                let attr = self.attr(&e.attr);
-                if reply.add(attr.ino, i.cookie, name, &self.ttl, &attr, Generation(0)) {
-                    self.overlay.release(e.node);
-                    return Ok(());
-                }
-                self.overlay.remember(&e.node);
-            }
-            match items.last() {
-                Some(last) if last.cookie > at => at = last.cookie,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn ioctl(&self, req: Caller, ino: INodeNo, cmd: u32, data: &[u8]) -> Result<Vec<u8>> {
-        let node = self.node(ino)?;
-        let is_root = node.ino == self.overlay.root().ino;
-        if cmd == control::STATS && is_root {
-            let own = crate::sys::cred::own_ids().0;
-            if req.uid != 0 && req.uid != own {
-                return Err(Errno::EPERM);
-            }
-            let mut text = self.counters.text().into_bytes();
-            text.resize(control::STATS_LEN, 0);
-            return Ok(text);
-        }
-        if control::GETFLAGS.contains(&cmd) {
-            return Ok(self.overlay.inode_flags(&node)?.to_ne_bytes().to_vec());
-        }
-        if control::SETFLAGS.contains(&cmd) {
-            let raw = data.first_chunk::<4>().ok_or(Errno::EINVAL)?;
-            self.overlay.set_inode_flags(&node, u32::from_ne_bytes(*raw))?;
-            return Ok(Vec::new());
-        }
-        Err(Errno::ENOTTY)
-    }
-}
-
-/// Attributes that nobody reads: of a name that stands for nothing.
-fn negative_attr() -> fuser::FileAttr {
-    let t = std::time::UNIX_EPOCH;
-    fuser::FileAttr {
-        ino: INodeNo(0),
-        size: 0,
-        blocks: 0,
-        atime: t,
-        mtime: t,
-        ctime: t,
-        crtime: t,
-        kind: fuser::FileType::RegularFile,
-        perm: 0,
-        nlink: 0,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        blksize: 0,
-        flags: 0,
-    }
-}
-
 fn caller(req: &Request) -> Caller {
     Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
-}
-
-fn reply_empty(r: Result<()>, reply: ReplyEmpty) {
-    match r {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(errno(e)),
-    }
-}
-
-fn reply_xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
-    match value {
-        Err(e) => reply.error(errno(e)),
-        Ok(v) if size == 0 => reply.size(u32::try_from(v.len()).unwrap_or(u32::MAX)),
-        Ok(v) if v.len() > size as usize => reply.error(errno(Errno::ERANGE)),
-        Ok(v) => reply.data(&v),
-    }
-}
-
-fn reply_written(n: Result<usize>, reply: ReplyWrite) {
-    match n {
-        Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
-        Err(e) => reply.error(errno(e)),
-    }
 }
 
 impl Filesystem for Adapter {
@@ -431,7 +190,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -444,7 +203,8 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let (atime, mtime) = (set_time(atime), set_time(mtime));
-        let change = Change { mode, uid, gid, size, atime, mtime };
+        let by_handle = fh.is_some();
+        let change = Change { mode, uid, gid, size, by_handle, atime, mtime };
         let need = match size {
             Some(0) => Need::Empty,
             Some(_) => Need::Data,
@@ -635,7 +395,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -651,13 +411,18 @@ impl Filesystem for Adapter {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
-        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let kills = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let kill = kills.then(|| caller(req));
+        let kind = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => WriteKind::Cached,
+            false => WriteKind::Direct,
+        };
         if !s.overlay.copy_is_long(&node, Need::Data) {
-            return reply_written(s.overlay.write(&node, offset, data, kill), reply);
+            return reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
         }
         let data = data.to_vec();
         self.run(true, reply, move |s, reply| {
-            reply_written(s.overlay.write(&node, offset, &data, kill), reply);
+            reply_written(s.overlay.write(&node, offset, &data, kill, kind), reply);
         });
     }
 
@@ -807,13 +572,13 @@ impl Filesystem for Adapter {
         reply_xattr(value, size, reply);
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
         s.counters.count(Op::Listxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
         }
-        reply_xattr(s.node(ino).and_then(|n| s.overlay.listxattr(&n)), size, reply);
+        reply_xattr(s.node(ino).and_then(|n| s.overlay.listxattr(&n, caller(req))), size, reply);
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -852,7 +617,7 @@ impl Filesystem for Adapter {
 
     fn fallocate(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -866,8 +631,9 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
+        let (who, range) = (caller(req), (offset, length));
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.fallocate(&node, mode as u32, offset, length), reply);
+            reply_empty(s.overlay.fallocate(&node, mode as u32, range, who), reply);
         });
     }
 
@@ -896,7 +662,7 @@ impl Filesystem for Adapter {
 
     fn copy_file_range(
         &self,
-        _req: &Request,
+        req: &Request,
         ino_in: INodeNo,
         _fh_in: FileHandle,
         offset_in: u64,
@@ -914,8 +680,9 @@ impl Filesystem for Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let long = len >= LONG_RANGE || self.shared.overlay.copy_is_long(&dst, Need::Data);
+        let who = caller(req);
         self.run(long, reply, move |s, reply| {
-            let n = s.overlay.copy_range((&src, offset_in), (&dst, offset_out), len);
+            let n = s.overlay.copy_range((&src, offset_in), (&dst, offset_out), len, who);
             reply_written(n.map(|n| usize::try_from(n).unwrap_or(0)), reply);
         });
     }
@@ -949,26 +716,3 @@ impl Adapter {
     }
 }
 
-std::thread_local! {
-    /// One read buffer per event loop.
-    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
-/// Fills the thread's buffer by `fill` (which says how much) and hands the
-/// filled part to `answer`.
-fn with_buffer(
-    size: usize,
-    fill: impl FnOnce(&mut [u8]) -> Result<usize>,
-    answer: impl FnOnce(Result<&[u8]>),
-) {
-    BUFFER.with_borrow_mut(|b| {
-        if b.len() < size {
-            b.resize(size, 0);
-        }
-        let Some(part) = b.get_mut(..size) else { return answer(Err(Errno::EIO)) };
-        match fill(part) {
-            Ok(n) => answer(Ok(part.get(..n).unwrap_or_default())),
-            Err(e) => answer(Err(e)),
-        }
-    });
-}

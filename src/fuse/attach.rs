@@ -8,7 +8,6 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
@@ -16,6 +15,7 @@ use crate::sys::mount::{self, Errno, MountFlags, reason};
 use crate::sys::{mountinfo, process};
 
 use super::adapter::RootShape;
+use super::hidden::Hidden;
 use super::outside::Outside;
 
 /// The name of the shown directory below FUSE's root (fuse.md, lever 12).
@@ -74,15 +74,15 @@ impl Place {
 fn not_a_place(path: &Path, errno: Errno) -> SetupError {
     let path = path.display();
     match errno {
-        Errno::NOENT => SetupError::new(
+        Errno::ENOENT => SetupError::new(
             format!("the mount point {path} does not exist"),
             format!("make it first: mkdir -p {path}"),
         ),
-        Errno::NOTDIR => SetupError::new(
+        Errno::ENOTDIR => SetupError::new(
             format!("the mount point {path} is not a directory"),
             "an overlay can only be mounted on a directory",
         ),
-        Errno::NOTCONN => SetupError::new(
+        Errno::ENOTCONN => SetupError::new(
             format!("at the mount point {path} is a FUSE mount whose process has ended"),
             format!("unmount it first: acetate unmount {path}"),
         ),
@@ -131,7 +131,7 @@ pub enum Refusal {
 pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
     let device = match mount::open_fuse_device() {
         Ok(device) => device,
-        Err(e @ (Errno::ACCESS | Errno::PERM)) => {
+        Err(e @ (Errno::EACCES | Errno::EPERM)) => {
             return Err(Refusal::NotAllowed(place, no_device(e)));
         }
         Err(e) => return Err(Refusal::Final(no_device(e))),
@@ -150,21 +150,22 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
             data.push("\"");
         }
     }
-    let shape = if mount::can_move_mounts(&place.held) {
-        RootShape::Child(SHOWN)
-    } else {
-        RootShape::Direct
-    };
     let fstype = format!("fuse.{}", look.subtype);
-    let mounted = match shape {
-        RootShape::Child(_) => {
-            let (path, source, flags) = (place.path.clone(), look.source.clone(), look.flags);
-            Hidden::mount(move || mount::mount_fuse(&path, &fstype, &source, flags, &data)).map(Some)
+    let (source, flags) = (look.source.clone(), look.flags);
+    let make = move |target: &Path| mount::mount_fuse(target, &fstype, &source, flags, &data);
+    // The root is hidden behind a child of it where that can be done.
+    let hidden = mount::can_move_mounts(&place.held)
+        .then(Hidden::new)
+        .flatten();
+    let (shape, mounted) = match hidden {
+        Some(hidden) => {
+            let path = place.path.clone();
+            (
+                RootShape::Child(SHOWN),
+                hidden.mount(move || make(&path)).map(Some),
+            )
         }
-        RootShape::Direct => {
-            mount::mount_fuse(&place.target(), &fstype, &look.source, look.flags, &data)
-                .map(|()| None)
-        }
+        None => (RootShape::Direct, make(&place.target()).map(|()| None)),
     };
     match mounted {
         Ok(hidden) => Ok(Attached {
@@ -175,7 +176,7 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
             flags: look.flags,
             hidden,
         }),
-        Err(e @ (Errno::PERM | Errno::ACCESS)) => {
+        Err(e @ (Errno::EPERM | Errno::EACCES)) => {
             let error = SetupError::new(
                 format!(
                     "mounting at {} is not permitted: {}",
@@ -189,7 +190,7 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
         Err(e) => Err(Refusal::Final(SetupError::new(
             format!("mounting at {} failed: {}", place.path.display(), reason(e)),
             match e {
-                Errno::NODEV => "the kernel has no FUSE: load it with `modprobe fuse`",
+                Errno::ENODEV => "the kernel has no FUSE: load it with `modprobe fuse`",
                 _ => "the kernel log (dmesg) may say more",
             },
         ))),
@@ -201,11 +202,11 @@ const OPEN_TO_ALL: &str = "its mode should be 0666 (chmod 0666 /dev/fuse as root
 
 fn no_device(errno: Errno) -> SetupError {
     match errno {
-        Errno::NOENT => SetupError::new(
+        Errno::ENOENT => SetupError::new(
             "there is no /dev/fuse",
             "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse",
         ),
-        Errno::NXIO | Errno::NODEV => SetupError::new(
+        Errno::ENXIO | Errno::ENODEV => SetupError::new(
             "/dev/fuse is there, but the kernel has no FUSE behind it",
             "load the module with `modprobe fuse`",
         ),
@@ -271,6 +272,8 @@ fn refused_by_program(place: &Place, why: &str) -> SetupError {
         OPEN_TO_ALL
     } else if why.contains("/dev/fuse") {
         "load the module with `modprobe fuse`; in a container, pass the device: --device /dev/fuse"
+    } else if why.contains("failed to access mountpoint") {
+        "if something is mounted there already, unmount it first (acetate unmount)"
     } else if why.contains("Operation not permitted") {
         "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or a container"
     } else {
@@ -361,9 +364,9 @@ impl Shown {
     }
 
     fn swap_root_for(&mut self, name: &str) -> Result<(), Errno> {
-        let held = self.held.as_ref().ok_or(Errno::BADF)?;
-        let hidden = self.hidden.take().ok_or(Errno::BADF)?;
-        let tree = hidden.clone_tree(self.path.join(name))?;
+        let held = self.held.as_ref().ok_or(Errno::EBADF)?;
+        let hidden = self.hidden.take().ok_or(Errno::EBADF)?;
+        let tree = hidden.clone_tree(&self.path.join(name))?;
         mount::attach(&tree, held)
     }
 
@@ -427,49 +430,6 @@ impl Shown {
             }
             Undo::Outside(outside) => outside.unmount(),
         }
-    }
-}
-
-/// FUSE's own root, mounted where nobody sees it: in a mount namespace that one
-/// thread has for itself. The user's mount point shows nothing until the merged
-/// root is attached there in one step; when the thread ends, the namespace goes.
-#[derive(Debug)]
-struct Hidden {
-    wish: Sender<PathBuf>,
-    tree: Receiver<Result<OwnedFd, Errno>>,
-}
-
-impl Hidden {
-    fn mount(
-        make: impl FnOnce() -> Result<(), Errno> + Send + 'static,
-    ) -> Result<Hidden, Errno> {
-        let (wish, wishes) = channel::<PathBuf>();
-        let (made, result) = channel();
-        let (give, tree) = channel();
-        let thread = move || {
-            let mounted = process::own_mount_namespace().and_then(|()| make());
-            let ok = mounted.is_ok();
-            if made.send(mounted).is_err() || !ok {
-                return;
-            }
-            if let Ok(path) = wishes.recv()
-                && give.send(mount::clone_tree(&path)).is_err()
-            {
-                tracing::debug!("nobody waits for the merged root any more");
-            }
-        };
-        let spawned = std::thread::Builder::new().name("mounter".to_owned()).spawn(thread);
-        if spawned.is_err() {
-            return Err(Errno::AGAIN);
-        }
-        result.recv().unwrap_or(Err(Errno::IO))?;
-        Ok(Hidden { wish, tree })
-    }
-
-    /// A clone of what `path` shows in the namespace, which then ends.
-    fn clone_tree(self, path: PathBuf) -> Result<OwnedFd, Errno> {
-        self.wish.send(path).map_err(|_| Errno::IO)?;
-        self.tree.recv().unwrap_or(Err(Errno::IO))
     }
 }
 

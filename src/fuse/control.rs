@@ -14,5 +14,9 @@ pub const STATS_LEN: usize = 8192;
 
 /// FS_IOC_GETFLAGS, as 64-bit and 32-bit callers write it.
 pub const GETFLAGS: [u32; 2] = [0x8008_6601, 0x8004_6601];
+/// FS_IOC_FSGETXATTR: the kernel asks it before it sets any flag.
+pub const FSGETXATTR: u32 = 0x801c_581f;
+/// FS_IOC_FSSETXATTR.
+pub const FSSETXATTR: u32 = 0x401c_5820;
 /// FS_IOC_SETFLAGS.
 pub const SETFLAGS: [u32; 2] = [0x4008_6602, 0x4004_6602];

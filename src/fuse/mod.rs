@@ -7,10 +7,12 @@
 //! From a request nothing is sent to the kernel but the reply.
 
 pub mod adapter;
+mod answers;
 pub mod attach;
 pub mod control;
 pub mod convert;
 pub mod counters;
+pub mod hidden;
 pub mod outside;
 pub mod session;
 pub mod workers;

@@ -49,10 +49,14 @@ pub fn serve(
         // Nobody serves it any more: better no mount than a dead one.
         undo(&shown);
     }
-    if let Err(e) = shutdown.finish() {
-        tracing::error!(error = %e, "the end of the mount could not be synced: newest writes may be lost");
-    }
+    let synced = shutdown.finish();
     settled?;
+    synced.map_err(|e| {
+        SetupError::new(
+            format!("the upper layer could not be synced to disk at the end: {e}"),
+            "look after its disk; what was written last may be lost",
+        )
+    })?;
     match ended {
         Ok(Ok(())) => Ok(()),
         Ok(Err(e)) => Err(SetupError::new(

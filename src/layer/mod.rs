@@ -83,13 +83,14 @@ impl Layer {
     pub fn open(id: LayerId, path: &Path, how: Hold) -> Result<Layer> {
         let mut fd = dir::open_root(path)?;
         let cross = match how {
-            Hold::Lower(Cross::Refuse) => {
-                if let Ok(clone) = crate::sys::dir::clone_mount(fd.as_fd()) {
+            // With `Follow` too: what is mounted later, our own mount and others
+            // that show us among it, must never be met (no circle can close).
+            Hold::Lower(cross) => {
+                if let Ok(clone) = crate::sys::dir::clone_mount(fd.as_fd(), cross) {
                     fd = clone;
                 }
-                Cross::Refuse
+                cross
             }
-            Hold::Lower(Cross::Follow) => Cross::Follow,
             Hold::Upper => Cross::Refuse,
         };
         let root = Arc::new(fd);

@@ -163,6 +163,10 @@ impl Overlay {
     fn vanished(&self, node: &Node) {
         self.fds.remove_node(node);
         self.listings.remove(node.ino);
+        if let (Some(id), true) = (node.upper.get(), node.is_orphan()) {
+            let layer = crate::layer::UPPER;
+            self.table.drop_claim(inode::table::Claim { layer, id: *id });
+        }
         if node.is_orphan() {
             self.orphans.remove(self.stack.upper.as_ref(), node.ino);
         }

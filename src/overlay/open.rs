@@ -252,7 +252,7 @@ fn finish_upper(
 fn tell_limits(upper: &Upper, path: &Path, warnings: &mut Vec<String>) {
     if upper.namespace == Namespace::None {
         warnings.push(format!(
-            "the file system of upperdir {} keeps no xattrs: deletions are marked by .wh. files, and hard links of lower files are not kept together",
+            "the file system of upperdir {} keeps no xattrs: what needs one is marked by .wh. files, and hard links of lower files are not kept together over a remount",
             path.display()
         ));
     }
@@ -451,14 +451,15 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
         upper.get_or_init(|| ObjectId::of(&u.layer.root_stat));
         impure = marks.impure;
         xattr_whiteouts = marks.opaque == Opaque::MayHoldXattrWhiteouts;
-        stop = marks.opaque == Opaque::Yes || has_opaque_file(&u.layer)?;
+        stop = has_opaque_file(&u.layer)?;
     }
     for l in stack.lowers.iter().filter(|l| !l.data_only) {
         if stop {
             break;
         }
         let marks = Marks::read(&Spot::fd(l.root.clone()))?;
-        stop = marks.opaque == Opaque::Yes || has_opaque_file(l)?;
+        // The kernel merges all roots whatever their opaque xattr says.
+        stop = has_opaque_file(l)?;
         lowers.push(LowerSpot {
             layer: l.id,
             parent: None,
@@ -480,6 +481,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
         metacopy: AtomicBool::new(false),
         nlink: AtomicI64::new(NO_NLINK),
         anchor: OnceLock::new(),
+        ctime_mask: Mutex::new(None),
         lowers: RwLock::new(lowers.into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

@@ -125,6 +125,28 @@ pub fn set_inode_flags(fd: BorrowedFd<'_>, flags: u32) -> Result<()> {
     if r < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
+/// struct fsxattr, include/uapi/linux/fs.h: flags, extent size, project and so on.
+pub const FSXATTR_LEN: usize = 28;
+
+/// FS_IOC_FSGETXATTR, uninterpreted.
+pub fn fs_xattr(fd: BorrowedFd<'_>) -> Result<[u8; FSXATTR_LEN]> {
+    // _IOR('X', 31, struct fsxattr)
+    const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f;
+    let mut v = [0u8; FSXATTR_LEN];
+    // SAFETY: the kernel writes sizeof(struct fsxattr) = 28 bytes.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSGETXATTR, v.as_mut_ptr()) };
+    if r < 0 { Err(Errno::last()) } else { Ok(v) }
+}
+
+/// FS_IOC_FSSETXATTR.
+pub fn set_fs_xattr(fd: BorrowedFd<'_>, v: &[u8; FSXATTR_LEN]) -> Result<()> {
+    // _IOW('X', 32, struct fsxattr)
+    const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
+    // SAFETY: the kernel reads sizeof(struct fsxattr) = 28 bytes.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), FS_IOC_FSSETXATTR, v.as_ptr()) };
+    if r < 0 { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// The file system's UUID (FS_IOC_GETFSUUID, Linux 6.9), else zeros.
 pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
     #[repr(C)]

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+pub use super::Errno;
+use super::Result;
 use rustix::fs::{CWD, Mode, OFlags};
-pub use rustix::io::Errno;
 pub use rustix::mount::MountFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
@@ -15,7 +16,7 @@ const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
 /// The system's words for an error, without the number.
 pub fn reason(errno: Errno) -> String {
-    let text = std::io::Error::from(errno).to_string();
+    let text = errno.to_string();
     match text.rfind(" (os error") {
         Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
         None => text,
@@ -23,18 +24,19 @@ pub fn reason(errno: Errno) -> String {
 }
 
 /// Opens /dev/fuse.
-pub fn open_fuse_device() -> Result<OwnedFd, Errno> {
-    rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+pub fn open_fuse_device() -> Result<OwnedFd> {
+    Ok(rustix::fs::open(
+        "/dev/fuse",
+        OFlags::RDWR | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 /// Opens a directory without reading from it: its place is held from now on,
 /// whatever is mounted over it.
-pub fn hold_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    rustix::fs::open(
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+pub fn hold_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// Mounts FUSE: `fstype` such as `fuse.acetate`, `data` the kernel's words.
@@ -44,9 +46,15 @@ pub fn mount_fuse(
     source: &OsStr,
     flags: MountFlags,
     data: &OsStr,
-) -> Result<(), Errno> {
-    let data = CString::new(data.as_bytes()).map_err(|_| Errno::INVAL)?;
-    rustix::mount::mount(source, target, fstype, flags, Some(data.as_c_str()))
+) -> Result<()> {
+    let data = CString::new(data.as_bytes()).map_err(|_| Errno::EINVAL)?;
+    Ok(rustix::mount::mount(
+        source,
+        target,
+        fstype,
+        flags,
+        Some(data.as_c_str()),
+    )?)
 }
 
 /// Whether a mount can be cloned and moved here (Linux 5.2, and no filter in
@@ -54,7 +62,7 @@ pub fn mount_fuse(
 pub fn can_move_mounts(place: &OwnedFd) -> bool {
     let clone = open_tree(place.as_fd(), OsStr::new(""));
     // EINVAL: the call is there, this one mount may not be cloned; ours may.
-    if !matches!(clone, Ok(_) | Err(Errno::INVAL)) {
+    if !matches!(clone, Ok(_) | Err(Errno::EINVAL)) {
         return false;
     }
     // A clone cannot be moved to a place that is not a directory of a mount:
@@ -66,34 +74,26 @@ pub fn can_move_mounts(place: &OwnedFd) -> bool {
         "acetate-no-such-name",
         MoveMountFlags::empty(),
     );
-    matches!(nowhere, Err(Errno::NOENT))
+    matches!(nowhere, Err(rustix::io::Errno::NOENT))
 }
 
 /// Clones the mount that shows `name` below `dir`, attached nowhere.
-fn open_tree(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
-    rustix::mount::open_tree(
-        dir,
-        name,
-        OpenTreeFlags::OPEN_TREE_CLONE
-            | OpenTreeFlags::OPEN_TREE_CLOEXEC
-            | OpenTreeFlags::AT_EMPTY_PATH,
-    )
+fn open_tree(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(dir, name, flags)?)
 }
 
 /// Clones the directory at `path` as a mount of its own, attached nowhere.
-pub fn clone_tree(path: &Path) -> Result<OwnedFd, Errno> {
+pub fn clone_tree(path: &Path) -> Result<OwnedFd> {
     open_tree(CWD, path.as_os_str())
 }
 
 /// Attaches a clone to the place held by `target`.
-pub fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<(), Errno> {
-    rustix::mount::move_mount(
-        tree,
-        "",
-        target,
-        "",
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
-    )
+pub fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(tree, "", target, "", flags)?)
 }
 
 /// How hard an unmount tries.
@@ -106,28 +106,29 @@ pub enum Detach {
 }
 
 /// umount2(2) of the uppermost mount at `path`.
-pub fn unmount(path: &Path, detach: Detach) -> Result<(), Errno> {
+pub fn unmount(path: &Path, detach: Detach) -> Result<()> {
     let flags = match detach {
         Detach::WhenIdle => UnmountFlags::NOFOLLOW,
         Detach::Now => UnmountFlags::NOFOLLOW | UnmountFlags::DETACH,
     };
-    rustix::mount::unmount(path, flags)
+    Ok(rustix::mount::unmount(path, flags)?)
 }
 
 /// Whether the file system at `path` is a FUSE one that answers.
-pub fn is_serving_fuse(path: &Path) -> Result<bool, Errno> {
+pub fn is_serving_fuse(path: &Path) -> Result<bool> {
     let stat = rustix::fs::statfs(path)?;
     Ok(stat.f_type as u64 == FUSE_SUPER_MAGIC)
 }
 
 /// Mode bits of a directory, type included.
-pub fn directory_mode(path: &Path) -> Result<u32, Errno> {
+pub fn directory_mode(path: &Path) -> Result<u32> {
     Ok(rustix::fs::stat(path)?.st_mode)
 }
 
-/// Who owns the directory behind a held descriptor.
-pub fn owner_of(fd: &OwnedFd) -> Result<u32, Errno> {
-    Ok(rustix::fs::fstat(fd)?.st_uid)
+/// Which user and group own the directory behind a held descriptor.
+pub fn owner_of(fd: &OwnedFd) -> Result<(u32, u32)> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_uid, stat.st_gid))
 }
 
 /// What remains of the flags a mount was asked for, from its own flags in
@@ -152,8 +153,12 @@ pub fn lost_flags(asked: MountFlags, shown: &str) -> MountFlags {
 }
 
 /// Gives the mount at `path` these flags again.
-pub fn set_mount_flags(path: &Path, flags: MountFlags) -> Result<(), Errno> {
-    rustix::mount::mount_remount(path, MountFlags::BIND | flags, "")
+pub fn set_mount_flags(path: &Path, flags: MountFlags) -> Result<()> {
+    Ok(rustix::mount::mount_remount(
+        path,
+        MountFlags::BIND | flags,
+        "",
+    )?)
 }
 
 /// The number of a descriptor, for the `fd=` word of FUSE's mount data.

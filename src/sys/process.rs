@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use rustix::io::Errno;
+use super::{Errno, Result};
 use rustix::process::{Pid, Resource, WaitOptions};
 use rustix::thread::{CapabilitySet, UnshareFlags};
 
@@ -21,30 +21,23 @@ pub enum Fork {
 ///
 /// Refused while other threads run: a lock that one of them holds would stay
 /// locked in the child for ever.
-pub fn fork() -> Result<Fork, Errno> {
+pub fn fork() -> Result<Fork> {
     if thread_count() > 1 {
-        return Err(Errno::DEADLK);
+        return Err(Errno::EBUSY);
     }
     // SAFETY: no other thread exists (checked above), so the child may do
     // whatever the parent might.
     let pid = unsafe { libc::fork() };
     match pid {
-        -1 => Err(last_errno()),
+        -1 => Err(Errno::last()),
         0 => Ok(Fork::Child),
-        _ => Pid::from_raw(pid).map(Fork::Parent).ok_or(Errno::SRCH),
+        _ => Pid::from_raw(pid).map(Fork::Parent).ok_or(Errno::EIO),
     }
 }
 
 /// Threads of this process; 1 where /proc is not there to tell.
 fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
-}
-
-/// errno of the libc call that has just failed.
-pub(super) fn last_errno() -> Errno {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .map_or(Errno::IO, Errno::from_raw_os_error)
 }
 
 /// How a child ended, as half a sentence.
@@ -130,16 +123,16 @@ pub fn close_on_exec(fds: &[RawFd]) {
 }
 
 /// Puts /dev/null in the place of stdin, stdout and stderr.
-pub fn stdio_to_null() -> Result<(), Errno> {
+pub fn stdio_to_null() -> Result<()> {
     let null = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open("/dev/null")
-        .map_err(|e| e.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))?;
+        .map_err(|e| Errno::from_io(&e))?;
     for fd in 0..=2 {
         // SAFETY: dup2 over 0, 1 and 2, which std never owns, only uses.
         if unsafe { libc::dup2(null.as_raw_fd(), fd) } < 0 {
-            return Err(last_errno());
+            return Err(Errno::last());
         }
     }
     Ok(())
@@ -194,7 +187,7 @@ pub fn effective_ids() -> (u32, u32) {
 /// For a single-threaded process only. Where it fails after the namespace was
 /// made, the process sees every id as nobody's and is of no use any more: see
 /// [`own_user_namespace_works`].
-pub fn enter_own_user_namespace() -> Result<(), String> {
+pub fn enter_own_user_namespace() -> std::result::Result<(), String> {
     let (uid, gid) = effective_ids();
     if thread_count() > 1 {
         return Err("this process has several threads".to_owned());
@@ -230,7 +223,7 @@ pub fn own_user_namespace_works() -> bool {
 }
 
 /// Moves this process into the mount namespace that a file stands for.
-pub fn enter_mount_namespace(file: &std::path::Path) -> Result<(), std::io::Error> {
+pub fn enter_mount_namespace(file: &std::path::Path) -> std::io::Result<()> {
     let file = File::open(file)?;
     let fd = std::os::fd::AsFd::as_fd(&file);
     rustix::thread::move_into_link_name_space(fd, Some(rustix::thread::LinkNameSpaceType::Mount))?;
@@ -238,7 +231,7 @@ pub fn enter_mount_namespace(file: &std::path::Path) -> Result<(), std::io::Erro
 }
 
 /// Two ends of a pipe through which one process tells another one byte.
-pub fn byte_pipe() -> Result<(ByteReader, ByteWriter), Errno> {
+pub fn byte_pipe() -> Result<(ByteReader, ByteWriter)> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     Ok((
         ByteReader(File::from(reader)),
@@ -316,14 +309,11 @@ pub fn path_of_descriptor(fd: &OwnedFd) -> std::path::PathBuf {
 
 /// Gives the calling thread a mount namespace of its own, from which nothing
 /// spreads to others. Needs CAP_SYS_ADMIN; other threads keep theirs.
-pub fn own_mount_namespace() -> Result<(), Errno> {
+pub fn own_mount_namespace() -> Result<()> {
     // SAFETY: CLONE_NEWNS (with CLONE_FS, which it implies) concerns the calling
     // thread alone.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-        return Err(Errno::from_raw_os_error(
-            std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO),
-        ));
-    }
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     use rustix::mount::{MountPropagationFlags, mount_change};
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    Ok(mount_change("/", private)?)
 }

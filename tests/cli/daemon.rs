@@ -222,7 +222,11 @@ fn debug_logs_to_stderr_or_to_a_file() {
     ));
     assert!(out.status.success(), "{}", text(&out));
     fs::read_dir(world.path("m")).unwrap().count();
-    assert!(!fs::read_to_string(log).unwrap().is_empty());
+    let said = fs::read_to_string(log).unwrap();
+    assert!(
+        said.contains("READDIR") && said.contains("serving"),
+        "every request: {said}"
+    );
 }
 
 #[test]
@@ -318,7 +322,7 @@ fn without_the_calls_that_move_mounts_the_root_itself_is_shown() {
         eprintln!("SKIPPED: needs root and strace");
         return;
     }
-    for call in ["open_tree", "move_mount"] {
+    for call in ["open_tree", "move_mount", "unshare"] {
         let world = World::new();
         let mut strace = Command::new("strace")
             .args([

@@ -206,6 +206,8 @@ fn kernel_marks_mean_the_same_to_both() {
     fs::create_dir_all(layers.lowers[0].join("moved")).unwrap();
     xattr(&layers.lowers[0].join("moved"), "trusted.overlay.redirect", "/elsewhere");
     file(&layers.lowers[2].join("elsewhere/inside"), "i");
+    // As a rename leaves it.
+    whiteout(&layers.lowers[0].join("elsewhere"));
     let mut trees = vec![];
     for kind in [Kind::Kernel, Kind::Acetate] {
         let mount = Mount::with(kind, &layers, "redirect_dir=on");

@@ -28,8 +28,15 @@ fn stack() -> Layers {
     layers
 }
 
-/// Changes of every kind that leaves a mark in the upper; `rename_dirs` leaves redirects.
-fn change(root: &Path, rename_dirs: bool) {
+/// For whom the changes are meant: C knows neither redirects nor an index of hard links.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Kernel,
+    C,
+}
+
+/// Changes of every kind that leaves a mark in the upper.
+fn change(root: &Path, reader: Reader) {
     fs::remove_file(root.join("top")).unwrap();
     fs::remove_dir_all(root.join("gone")).unwrap();
     fs::remove_dir_all(root.join("again")).unwrap();
@@ -39,14 +46,14 @@ fn change(root: &Path, rename_dirs: bool) {
     fs::set_permissions(root.join("big"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(root.join("dir/sub/a"), "rewritten").unwrap();
     fs::rename(root.join("dir/sub/b"), root.join("dir/b-moved")).unwrap();
-    // One inode under three names stays one.
-    let mut linked = fs::OpenOptions::new().append(true).open(root.join("link1")).unwrap();
-    std::io::Write::write_all(&mut linked, b"+").unwrap();
-    drop(linked);
-    fs::hard_link(root.join("link2"), root.join("dir/link3")).unwrap();
     fs::create_dir(root.join("made")).unwrap();
     fs::write(root.join("made/f"), "f").unwrap();
-    if rename_dirs {
+    if reader == Reader::Kernel {
+        // One inode under three names stays one.
+        let mut linked = fs::OpenOptions::new().append(true).open(root.join("link1")).unwrap();
+        std::io::Write::write_all(&mut linked, b"+").unwrap();
+        drop(linked);
+        fs::hard_link(root.join("link2"), root.join("dir/link3")).unwrap();
         fs::rename(root.join("moved"), root.join("made/moved-here")).unwrap();
         fs::rename(root.join("made/moved-here/inner"), root.join("inner-at-top")).unwrap();
         // The name is used again, by something that has nothing to do with it.
@@ -76,7 +83,7 @@ fn ready() -> bool {
 fn made_by(maker: Kind, options: &str) {
     let layers = stack();
     let mount = Mount::with(maker, &layers, options);
-    change(&layers.merged, true);
+    change(&layers.merged, Reader::Kernel);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
     live.assert_sound("the live mount");
@@ -115,7 +122,7 @@ fn an_upper_made_by_acetate_by_default() {
     }
     let layers = stack();
     let mount = Mount::acetate(&layers, "");
-    change(&layers.merged, true);
+    change(&layers.merged, Reader::Kernel);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
     assert_same(&live, &view(Kind::Kernel, &layers, ALL_ON), "acetate with its defaults | kernel with all on");
@@ -172,7 +179,7 @@ fn an_upper_made_by_c_fuse_overlayfs() {
     }
     let layers = stack();
     let Some(mount) = c_mount(&layers) else { return };
-    change(&layers.merged, false);
+    change(&layers.merged, Reader::C);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
     let ours = view(Kind::Acetate, &layers, "");
@@ -189,7 +196,7 @@ fn an_upper_made_by_acetate_read_by_c_fuse_overlayfs() {
     let layers = stack();
     // C reads neither redirects nor metacopies.
     let mount = Mount::acetate(&layers, "redirect_dir=off,metacopy=off");
-    change(&layers.merged, false);
+    change(&layers.merged, Reader::C);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
     let Some(mount) = c_mount(&layers) else { return };

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use super::ops::Op;
+use super::ops::{Op, When};
 use super::world::{describe, fstat, timespec, value, xattr_args};
 use crate::support::Kind;
 use crate::support::raw::{c, ret};
@@ -17,16 +17,25 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
         Op::Write { at, data, .. } => {
             let bytes = data.bytes();
             // SAFETY: the buffer is as long as we say.
-            value(ret(unsafe {
+            let written = ret(unsafe {
                 match at {
                     Some(at) => libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), i64::from(*at)),
                     None => libc::write(fd, bytes.as_ptr().cast(), bytes.len()),
                 }
-            } as i64))
+            } as i64)?;
+            touch_fifo(fd);
+            value(Ok(written))
         }
         Op::Read { at, len, .. } => read(fd, *at, *len),
-        // SAFETY: plain numbers.
-        Op::Ftruncate { len, .. } => value(ret(unsafe { libc::ftruncate(fd, i64::from(*len)) })),
+        Op::Ftruncate { len, .. } => {
+            // SAFETY: plain numbers.
+            ret(unsafe { libc::ftruncate(fd, i64::from(*len)) })?;
+            // See Op::Truncate.
+            let times = [timespec(When::Omit), timespec(When::Now)];
+            // SAFETY: two timespecs.
+            let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
+            Ok(String::new())
+        }
         Op::Fstat { .. } => {
             let stat = fstat(fd)?;
             let same = if stat.st_ino == ino { "" } else { " with another st_ino than at open" };
@@ -73,6 +82,15 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
             getdents(fd, kind).map(|names| names.join(" "))
         }
         op => unreachable!("{op:?} is not done on a descriptor"),
+    }
+}
+
+/// A write to a fifo moves its mtime on a plain file system, and is not seen by overlayfs nor by a FUSE daemon.
+pub fn touch_fifo(fd: RawFd) {
+    if fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
+        let times = [timespec(When::Omit), timespec(When::Now)];
+        // SAFETY: two timespecs.
+        let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
     }
 }
 
@@ -148,6 +166,8 @@ fn mmap_write(fd: RawFd, at: u32, byte: u8) -> Seen {
         let remote = libc::iovec { iov_base: map.wrapping_byte_add((at & 4095) as usize), iov_len: 1 };
         // SAFETY: one byte from our stack into our own mapping.
         unsafe {
+            // A write through a mapping is a write to a FUSE daemon, and takes the capabilities along.
+            libc::fremovexattr(fd, c"security.capability".as_ptr());
             ret(libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) as i64)
                 .and_then(|_| ret(libc::msync(map, 4096, libc::MS_SYNC)))
         }

@@ -72,8 +72,13 @@ fn id() -> impl Strategy<Value = u32> {
     select(&[0u32, 0, 1000, 1000, 1001, 77777][..])
 }
 
-fn maybe_id() -> impl Strategy<Value = Option<u32>> {
-    proptest::option::weighted(0.7, id())
+/// Owner and group, not both left out.
+fn ids() -> impl Strategy<Value = (Option<u32>, Option<u32>)> {
+    prop_oneof![
+        3 => (id(), id()).prop_map(|(uid, gid)| (Some(uid), Some(gid))),
+        2 => id().prop_map(|uid| (Some(uid), None)),
+        2 => id().prop_map(|gid| (None, Some(gid))),
+    ]
 }
 
 fn when() -> impl Strategy<Value = When> {
@@ -150,7 +155,7 @@ fn write_flags() -> impl Strategy<Value = i32> {
 
 /// Operations on open descriptors.
 fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
-    use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE};
+    use libc::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
     prop_oneof![
         1 => slot().prop_map(|slot| Op::Close { slot }),
         6 => (slot(), proptest::option::weighted(0.8, offset()), data()).prop_map(|(slot, at, data)| Op::Write { slot, at, data }),
@@ -158,7 +163,7 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
         3 => (slot(), offset()).prop_map(|(slot, len)| Op::Ftruncate { slot, len }),
         5 => slot().prop_map(|slot| Op::Fstat { slot }),
         1 => (slot(), any::<bool>()).prop_map(|(slot, data)| Op::Fsync { slot, data }),
-        2 => (slot(), select(&[0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE][..]), offset(), 1..20_000u32)
+        2 => (slot(), select(&[0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE][..]), offset(), 1..20_000u32)
             .prop_map(|(slot, mode, at, len)| Op::Fallocate { slot, mode, at, len }),
         2 => (slot(), select(&[libc::SEEK_DATA, libc::SEEK_HOLE, libc::SEEK_END][..]), offset()).prop_map(|(slot, whence, at)| Op::Seek { slot, whence, at }),
         2 => (slot(), slot(), offset(), offset(), 1..20_000u32)
@@ -166,7 +171,7 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
         2 => (slot(), offset(), any::<u8>()).prop_map(|(slot, at, byte)| Op::MmapWrite { slot, at, byte }),
         1 => slot().prop_map(|slot| Op::MmapRead { slot }),
         2 => (slot(), mode()).prop_map(|(slot, mode)| Op::Fchmod { slot, mode }),
-        2 => (slot(), maybe_id(), maybe_id()).prop_map(|(slot, uid, gid)| Op::Fchown { slot, uid, gid }),
+        2 => (slot(), ids()).prop_map(|(slot, (uid, gid))| Op::Fchown { slot, uid, gid }),
         1 => (slot(), when(), when()).prop_map(|(slot, atime, mtime)| Op::Futimens { slot, atime, mtime }),
         2 => (slot(), xattr(scope), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
         1 => slot().prop_map(|slot| Op::Flistxattr { slot }),
@@ -205,7 +210,7 @@ fn object_op(scope: Scope) -> BoxedStrategy<Op> {
         3 => (path(), offset()).prop_map(|(path, len)| Op::Truncate { path, len }),
         4 => (path(), mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
         2 => (dir_path(), dir_mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
-        4 => (path(), maybe_id(), maybe_id(), any::<bool>()).prop_map(|(path, uid, gid, follow)| Op::Chown { path, uid, gid, follow }),
+        4 => (path(), ids(), any::<bool>()).prop_map(|(path, (uid, gid), follow)| Op::Chown { path, uid, gid, follow }),
         3 => (path(), when(), when(), any::<bool>()).prop_map(|(path, atime, mtime, follow)| Op::Utimens { path, atime, mtime, follow }),
         4 => (path(), xattr(scope), 0..3i32).prop_map(|(path, (name, value), flags)| Op::Setxattr { path, name, value, flags }),
         2 => (path(), xattr_name(scope)).prop_map(|(path, name)| Op::Getxattr { path, name }),
@@ -216,7 +221,6 @@ fn object_op(scope: Scope) -> BoxedStrategy<Op> {
         3 => (path(), any::<bool>()).prop_map(|(path, follow)| Op::Stat { path, follow }),
         1 => path().prop_map(|path| Op::Readlink { path }),
         1 => (path(), 0..8i32).prop_map(|(path, mode)| Op::Access { path, mode }),
-        1 => dir_path().prop_map(|path| Op::Tmpfile { path }),
         1 => path().prop_map(|path| Op::GetFlags { path }),
     ]
     .boxed()

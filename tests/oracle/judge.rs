@@ -6,7 +6,7 @@ use super::intended::{Difference, intended, left_out};
 use super::ops::{Case, Op, Step, Then};
 use super::stack;
 use super::watchdog;
-use super::world::{World, when_seen};
+use super::world::{Shown, World, when_seen};
 use crate::support::snapshot::Object;
 use crate::support::{Base, Facets, Kind, Layers, Mount, Snapshot, diff_with};
 
@@ -25,6 +25,10 @@ pub struct Setup {
     pub users: bool,
     /// At the end each side's upper is mounted by the other.
     pub cross: bool,
+    /// Modification times of files are compared.
+    pub file_times: bool,
+    /// Link counts are compared, and which names are one file.
+    pub links: bool,
 }
 
 /// What a run did.
@@ -57,6 +61,9 @@ pub struct Failure {
     pub text: String,
 }
 
+/// Not a difference: somebody else's mount namespace holds a copy of a mount that was just taken down.
+pub const BUSY: &str = "the kernel calls the upper busy";
+
 /// Dropped in this order: descriptors, mounts, directories.
 struct Pair {
     setup: Setup,
@@ -78,7 +85,7 @@ pub fn run_case(case: &Case, setup: Setup, base: Base, tally: &mut Tally) -> Res
     for layers in [&first, &second] {
         fresh_upper(layers);
     }
-    let mut pair = Pair { setup, timed: case.timed, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
+    let mut pair = Pair { setup, timed: case.timed && setup.file_times, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
     watchdog::begin();
     let result = pair.run(case, tally);
     watchdog::end();
@@ -128,11 +135,14 @@ impl Pair {
         let mounted = Mount::try_with(kind, &self.layers[i], options);
         let side = ["reference", "subject"][i];
         let mount = mounted.map_err(|e| Failure {
-            class: format!("mount of the {side}'s layers by {kind:?} fails"),
+            class: match &e {
+                e if kind == Kind::Kernel && e.raw_os_error() == Some(libc::EBUSY) => BUSY.to_owned(),
+                _ => format!("mount of the {side}'s layers by {kind:?} fails"),
+            },
             text: format!("{side}, {kind:?} with {options:?}: {e}"),
         })?;
         watchdog::watch(mount.pid());
-        self.worlds[i] = Some(World::new(&mount.point, kind, self.timed));
+        self.worlds[i] = Some(World::new(&mount.point, kind, self.shown()));
         self.mounts[i] = Some(mount);
         Ok(())
     }
@@ -161,6 +171,8 @@ impl Pair {
             tally.left_out("kernel-orphans");
             return Ok(());
         }
+        let (directory, read_only) = (reference.is_directory(step), reference.is_read_only(step));
+        let orphan = reference.changes_an_orphan(step);
         let expected = reference.run(step);
         if self.setup.marks == "user.overlay."
             && matches!(step.op, Op::Rename { .. })
@@ -179,8 +191,13 @@ impl Pair {
         if expected == actual {
             return Ok(());
         }
-        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, expected: &expected, actual: &actual }) {
+        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, orphan, directory, read_only, expected: &expected, actual: &actual }) {
             tally.intended.entry(known.name).or_insert((0, known.reason)).0 += 1;
+            if orphan {
+                // What is open differs now; no name does.
+                reference.close_all();
+                subject.close_all();
+            }
             return Ok(());
         }
         Err(Failure {
@@ -192,7 +209,7 @@ impl Pair {
     fn compare(&mut self, when: &str, tally: &mut Tally) -> Result<[Snapshot; 2], Failure> {
         tally.trees += 2;
         let trees = [0, 1].map(|i| self.tree(i));
-        same(&trees[0], &trees[1], "reference and subject", when)?;
+        self.same(&trees[0], &trees[1], "reference and subject", when)?;
         Ok(trees)
     }
 
@@ -203,7 +220,7 @@ impl Pair {
         for (i, before) in before.iter().enumerate() {
             let after = self.tree(i);
             let who = ["the reference before and after", "the subject before and after"][i];
-            same(before, &after, who, "a remount")?;
+            self.same(before, &after, who, "a remount")?;
         }
         Ok(())
     }
@@ -216,9 +233,17 @@ impl Pair {
         for (i, before) in before.iter().enumerate() {
             let after = self.tree(i);
             let who = ["the reference's upper read by the subject", "the subject's upper read by the reference"][i];
-            same(before, &after, who, "crossing")?;
+            self.same(before, &after, who, "crossing")?;
         }
         Ok(())
+    }
+
+    fn shown(&self) -> Shown {
+        Shown { moved: self.timed, file_times: self.setup.file_times, links: self.setup.links }
+    }
+
+    fn same(&self, a: &Snapshot, b: &Snapshot, who: &str, when: &str) -> Result<(), Failure> {
+        same(a, b, Facets { mtimes: self.setup.file_times, links: self.setup.links, ..Facets::REMOUNT }, who, when)
     }
 
     /// The merged tree of one side, without what two mounts cannot have in common.
@@ -255,8 +280,8 @@ impl Pair {
     }
 }
 
-fn same(a: &Snapshot, b: &Snapshot, who: &str, when: &str) -> Result<(), Failure> {
-    let lines = diff_with(a, b, Facets::REMOUNT);
+fn same(a: &Snapshot, b: &Snapshot, facets: Facets, who: &str, when: &str) -> Result<(), Failure> {
+    let lines = diff_with(a, b, facets);
     let Some(first) = lines.first() else { return Ok(()) };
     // The kind of the first difference, without names and numbers.
     let kind = first.trim_start_matches("first tree: ").trim_start_matches("second tree: ");

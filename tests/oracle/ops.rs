@@ -124,7 +124,6 @@ pub enum Op {
     Stat { path: Path, follow: bool },
     Readlink { path: Path },
     Access { path: Path, mode: i32 },
-    Tmpfile { path: Path },
     GetFlags { path: Path },
 }
 

@@ -3,8 +3,8 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use super::fdops::{getdents, summary};
-use super::ops::Op;
+use super::fdops::{getdents, summary, touch_fifo};
+use super::ops::{Op, When};
 use super::world::{describe, rename, timespec, value, xattr_args};
 use crate::support::Kind;
 use crate::support::raw::{self, Ret, c, ret};
@@ -24,8 +24,17 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
         Op::WriteFile { path, flags, data } => write_file(&c(path.bytes()), *flags, &data.bytes()),
         Op::ReadFile { path } => read_file(&c(path.bytes())),
         Op::Replace { path, data } => replace(&path.bytes(), &data.bytes()),
-        // SAFETY: a NUL-terminated path.
-        Op::Truncate { path, len } => value(ret(unsafe { libc::truncate(c(path.bytes()).as_ptr(), i64::from(*len)) })),
+        Op::Truncate { path, len } => {
+            let path = c(path.bytes());
+            // SAFETY: a NUL-terminated path.
+            ret(unsafe { libc::truncate(path.as_ptr(), i64::from(*len)) })?;
+            // With the size unchanged truncate(2) moves no mtime and O_TRUNC does, which is one request to a FUSE
+            // daemon. So it is moved here.
+            let times = [timespec(When::Omit), timespec(When::Now)];
+            // SAFETY: a NUL-terminated path and two timespecs.
+            let _refused_alike = unsafe { libc::utimensat(HERE, path.as_ptr(), times.as_ptr(), 0) };
+            Ok(String::new())
+        }
         // SAFETY: a NUL-terminated path.
         Op::Mkdir { path, mode } => value(ret(unsafe { libc::mkdir(c(path.bytes()).as_ptr(), *mode) })),
         Op::Mknod { path, mode, rdev } => value(raw::mknod(&c(path.bytes()), *mode, *rdev)),
@@ -61,7 +70,6 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
                 libc::syscall(libc::SYS_faccessat2, HERE, c(path.bytes()).as_ptr(), *mode, libc::AT_EACCESS)
             }))
         }
-        Op::Tmpfile { path } => with_open(&c(path.bytes()), libc::O_TMPFILE | libc::O_RDWR, |_| Ok(String::new())),
         Op::GetFlags { path } => get_flags(&c(path.bytes())),
         op => xattr_op(op),
     }
@@ -96,7 +104,9 @@ fn with_open(path: &CStr, flags: i32, body: impl FnOnce(RawFd) -> Seen) -> Seen 
 
 fn write_all(fd: RawFd, bytes: &[u8]) -> Ret {
     // SAFETY: the buffer is as long as we say.
-    ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)
+    let written = ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)?;
+    touch_fifo(fd);
+    Ok(written)
 }
 
 fn write_file(path: &CStr, flags: i32, bytes: &[u8]) -> Seen {
@@ -166,6 +176,8 @@ fn remove_inside(path: &[u8], failures: &mut Vec<i32>) {
                     failures.push(e);
                 }
             }
+            // One of the whiteouts that the kernel lists, see `stray_whiteout`.
+            Err(libc::ENOENT) => {}
             Err(e) => failures.push(e),
             Ok(_) => {}
         }

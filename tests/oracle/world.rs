@@ -43,6 +43,7 @@ struct Slot {
     ino: u64,
     dir: bool,
     file: bool,
+    read_only: bool,
 }
 
 /// A mounted tree and what is open in it.
@@ -51,7 +52,18 @@ pub struct World {
     root: RawFd,
     slots: [Option<Slot>; SLOTS],
     kind: Kind,
-    timed: bool,
+    shown: Shown,
+}
+
+/// What outcomes show beside the result itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Which times moved.
+    pub moved: bool,
+    /// The mtimes of files (see `METACOPY` in `main.rs`).
+    pub file_times: bool,
+    /// Link counts (see `USERXATTR` in `main.rs`).
+    pub links: bool,
 }
 
 /// Gives this thread an umask and a working directory of its own.
@@ -61,12 +73,12 @@ pub fn own_thread_state() {
 }
 
 impl World {
-    /// Opens the tree at `path`; `timed`: outcomes say which times moved.
-    pub fn new(path: &Path, kind: Kind, timed: bool) -> Self {
+    /// Opens the tree at `path`; `shown`: what its outcomes show.
+    pub fn new(path: &Path, kind: Kind, shown: Shown) -> Self {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
         let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        Self { root, slots: [None; SLOTS], kind, timed }
+        Self { root, slots: [None; SLOTS], kind, shown }
     }
 
     /// Does one step.
@@ -75,7 +87,7 @@ impl World {
         // SAFETY: plain numbers.
         unsafe { libc::fchdir(at) };
         let slot = |slot: usize| self.slots[slot].map(|s| s.fd);
-        let before = self.timed.then(|| Before::look(&step.op, self.root, slot));
+        let before = self.shown.moved.then(|| Before::look(&step.op, self.root, slot));
         let seen = become_user(step.who, || {
             // SAFETY: plain numbers.
             unsafe { libc::umask(step.umask) };
@@ -88,24 +100,66 @@ impl World {
         // SAFETY: a NUL-terminated path. Not to stay inside the mount.
         unsafe { libc::chdir(c"/".as_ptr()) };
         match seen {
-            Ok(text) => Outcome { errno: 0, text: text + &moved },
+            Ok(text) => Outcome { errno: 0, text: self.without_what_is_not_shown(text) + &moved },
             Err(errno) => Outcome { errno, text: moved },
         }
     }
 
-    /// True if the step changes the attributes of an object without a name that is not a file: kernel overlayfs
-    /// (6.18) then copies up over whatever has its name now, see `intended.rs`.
+    fn without_what_is_not_shown(&self, text: String) -> String {
+        let mut words: Vec<_> = text.split(' ').collect();
+        if !self.shown.file_times && text.starts_with("file ") {
+            words.pop();
+        }
+        if !self.shown.links
+            && let Some(at) = words.iter().position(|word| *word == "nlink")
+        {
+            words.drain(at..at + 2);
+        }
+        words.join(" ")
+    }
+
+    /// True if the step is about a descriptor opened for reading only.
+    pub fn is_read_only(&self, step: &Step) -> bool {
+        slot_of(&step.op).and_then(|slot| self.slots[slot]).is_some_and(|slot| slot.read_only)
+    }
+
+    /// True if the step is about a descriptor of a directory.
+    pub fn is_directory(&self, step: &Step) -> bool {
+        slot_of(&step.op).and_then(|slot| self.slots[slot]).is_some_and(|slot| slot.dir)
+    }
+
+    /// True if the step changes an object without a name that is not a file: kernel overlayfs (6.18) then copies
+    /// up over whatever has its name now, see `intended.rs`.
     pub fn would_hit_the_orphan_bug(&self, step: &Step) -> bool {
+        self.orphan_changed(step).is_some_and(|slot| !slot.file)
+    }
+
+    /// True if the step changes an object without a name.
+    pub fn changes_an_orphan(&self, step: &Step) -> bool {
+        self.orphan_changed(step).is_some()
+    }
+
+    fn orphan_changed(&self, step: &Step) -> Option<Slot> {
         let changed = match &step.op {
             Op::Fchmod { slot, .. } | Op::Fchown { slot, .. } | Op::Futimens { slot, .. } => Some(*slot),
-            Op::Fsetxattr { slot, .. } | Op::Linkfd { slot, .. } => Some(*slot),
+            Op::Fsetxattr { slot, .. } | Op::Linkfd { slot, .. } | Op::Write { slot, .. } => Some(*slot),
+            Op::Ftruncate { slot, .. } | Op::Fallocate { slot, .. } | Op::MmapWrite { slot, .. } => Some(*slot),
+            Op::CopyRange { to, .. } => Some(*to),
             // A name relative to a removed directory: there is only the directory itself.
             _ => step.at,
         };
-        changed.and_then(|slot| self.slots[slot]).is_some_and(|slot| {
+        changed.and_then(|slot| self.slots[slot]).filter(|slot| {
             let link = std::fs::read_link(format!("/proc/self/fd/{}", slot.fd)).unwrap_or_default();
-            !slot.file && link.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
+            link.as_os_str().as_encoded_bytes().ends_with(b" (deleted)")
         })
+    }
+
+    /// Closes every slot.
+    pub fn close_all(&mut self) {
+        for slot in self.slots.iter_mut().filter_map(Option::take) {
+            // SAFETY: we own it.
+            unsafe { libc::close(slot.fd) };
+        }
     }
 
     fn operate(&mut self, op: &Op) -> Seen {
@@ -174,7 +228,8 @@ impl World {
         let stat = fstat(fd)?;
         let dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let file = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
-        if let Some(old) = self.slots[slot].replace(Slot { fd, ino: stat.st_ino, dir, file }) {
+        let read_only = flags & libc::O_ACCMODE == libc::O_RDONLY;
+        if let Some(old) = self.slots[slot].replace(Slot { fd, ino: stat.st_ino, dir, file, read_only }) {
             // SAFETY: we own it.
             unsafe { libc::close(old.fd) };
         }

@@ -15,9 +15,16 @@ pub fn without_privilege(mode: u32) -> u32 {
     m
 }
 
-/// Whether a write or truncate by somebody without CAP_FSETID changes the mode.
+/// The mode after a write or truncate by somebody without CAP_FSETID: sgid goes
+/// too where the writer is not in the group. See setattr_should_drop_sgid().
+pub fn after_write(mode: u32, in_group: bool) -> u32 {
+    let m = without_privilege(mode);
+    if in_group { m } else { m & !libc::S_ISGID }
+}
+
+/// Whether a write or truncate by somebody without CAP_FSETID may change the mode.
 pub fn has_privilege(mode: u32) -> bool {
-    mode & libc::S_IFMT == libc::S_IFREG && without_privilege(mode) != mode
+    mode & libc::S_IFMT != libc::S_IFDIR && mode & (libc::S_ISUID | libc::S_ISGID) != 0
 }
 
 /// Group and mode of a new object in a directory: set-gid directories hand
@@ -38,7 +45,8 @@ mod tests {
     fn suid_goes_and_sgid_only_with_group_execution() {
         assert_eq!(without_privilege(0o106755), 0o100755);
         assert_eq!(without_privilege(0o102644), 0o102644);
-        assert!(has_privilege(0o104755) && !has_privilege(0o102644));
+        assert!(has_privilege(0o104755) && !has_privilege(0o100644));
+        assert_eq!((after_write(0o102644, true), after_write(0o102644, false)), (0o102644, 0o100644));
         assert_eq!(after_chown(0o042755), 0o042755);
     }
 

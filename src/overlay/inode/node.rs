@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::layer::LayerId;
-use crate::sys::{Kind, Name, ObjectId};
+use crate::sys::{Kind, Name, ObjectId, Timespec};
 
 /// A path below a layer's root, as a counted chain: its length never matters
 /// and shared parents are stored once.
@@ -181,6 +181,9 @@ pub struct Node {
     pub nlink: AtomicI64,
     /// The name in `work/index` of a file whose names are counted.
     pub anchor: OnceLock<Box<Name>>,
+    /// A ctime that only a copy-up made, and the one to show instead: copying an
+    /// object up, or a child into it, is no change that anybody asked for.
+    pub ctime_mask: Mutex<Option<Box<(Timespec, Timespec)>>>,
     /// The lower objects, uppermost first: all merged directories, or the file
     /// (and, for metacopy, the one that has the data last).
     pub lowers: RwLock<Arc<[LowerSpot]>>,
@@ -214,6 +217,27 @@ impl Node {
     pub fn is_merged(&self) -> bool {
         let lowers = self.lowers.read().len();
         lowers > 1 || (lowers == 1 && self.is_upper())
+    }
+
+    /// The ctime to show for one on disk.
+    pub fn shown_ctime(&self, disk: Timespec) -> Timespec {
+        match self.ctime_mask.lock().as_deref() {
+            Some((made, shown)) if *made == disk => *shown,
+            _ => disk,
+        }
+    }
+
+    /// A copy-up turned the ctime on disk from `before` to `after`.
+    pub fn mask_ctime(&self, before: Timespec, after: Timespec) {
+        let shown = self.shown_ctime(before);
+        *self.ctime_mask.lock() = (after != shown).then(|| Box::new((after, shown)));
+    }
+
+    /// Somebody changed the object: its ctime is its own again, even where the
+    /// clock has not ticked since the copy-up.
+    pub fn unmask_ctime(&self) {
+        let gone = self.ctime_mask.lock().take();
+        drop(gone);
     }
 
     /// One known name.

@@ -168,6 +168,20 @@ impl Table {
         gone
     }
 
+    /// From now on an object goes by this number: nothing that stands with it on
+    /// the disk says so.
+    pub fn claim(&self, claim: Claim, ino: u64) {
+        self.moved.insert(claim, ino);
+    }
+
+    /// The number an object was given, if it is not its own.
+    pub fn claimed(&self, claim: Claim) -> Option<u64> {
+        if self.moved.is_empty() {
+            return None;
+        }
+        self.moved.get(&claim).map(|n| *n)
+    }
+
     /// Forgets the number a vanished object was given.
     pub fn drop_claim(&self, claim: Claim) {
         self.moved.remove(&claim);

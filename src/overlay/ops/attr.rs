@@ -21,6 +21,9 @@ pub struct Change {
     pub uid: Option<u32>,
     pub gid: Option<u32>,
     pub size: Option<u64>,
+    /// Through an open file: ftruncate(2) and O_TRUNC move mtime even where the
+    /// size stays, truncate(2) does not.
+    pub by_handle: bool,
     pub atime: SetTime,
     pub mtime: SetTime,
 }
@@ -28,17 +31,6 @@ pub struct Change {
 impl Change {
     /// A change of nothing: the kernel's order to clear suid, sgid and
     /// capabilities (`FUSE_HANDLE_KILLPRIV_V2`).
-    pub fn nothing() -> Self {
-        Change {
-            mode: None,
-            uid: None,
-            gid: None,
-            size: None,
-            atime: SetTime::Keep,
-            mtime: SetTime::Keep,
-        }
-    }
-
     fn is_nothing(&self) -> bool {
         self.mode.is_none()
             && self.uid.is_none()
@@ -60,6 +52,7 @@ impl Overlay {
     pub(super) fn attr_from(&self, node: &Arc<Node>, s: &Stat) -> Result<Attr> {
         let mut stat = *s;
         stat.nlink = self.nlink(node, s);
+        stat.ctime = node.shown_ctime(s.ctime);
         stat.uid = self.settings.users.to_view(s.uid);
         stat.gid = self.settings.groups.to_view(s.gid);
         if node.metacopy.load(Ordering::Acquire)
@@ -73,8 +66,10 @@ impl Overlay {
 
     /// The undisguised attributes of a node's topmost object, in disk ids.
     pub(super) fn disk_stat(&self, node: &Arc<Node>) -> Result<Stat> {
-        let (spot, s) = self.top_spot(node)?;
-        self.undisguised(node, &spot, &s)
+        if !self.layer_disguised(node) {
+            return Ok(self.top_spot(node)?.1);
+        }
+        self.ask(node, |spot, s| self.undisguised(node, spot, s))
     }
 
     pub(super) fn undisguised(&self, node: &Node, spot: &Spot, s: &Stat) -> Result<Stat> {
@@ -103,9 +98,9 @@ impl Overlay {
         let uid = self.disk_id(change.uid, |u| self.settings.users.to_disk(u))?;
         let gid = self.disk_id(change.gid, |g| self.settings.groups.to_disk(g))?;
         if change.is_nothing() {
-            // Copying a file up only to clear what a write will clear is the
-            // write's business.
-            self.kill_privilege(node)?;
+            if self.may_kill(node, caller)? {
+                self.kill_privilege(node, caller)?;
+            }
             return self.getattr(node);
         }
         let need = match change.size {
@@ -117,11 +112,17 @@ impl Overlay {
             if node.kind != Kind::File {
                 return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL });
             }
-            self.ensure_upper(node, need)?;
+            // Without a handle comes truncate(2), but O_TRUNC too: the latter moves
+            // mtime even of an empty file, and counts more.
+            let stays =
+                size > 0 && !change.by_handle && self.disk_stat(node)?.size == size;
+            self.ensure_upper(node, if stays { Need::Data } else { need })?;
             let fd = self.data_fd(node, Access::Write)?;
-            file::truncate(fd.as_fd(), size)?;
+            if !stays {
+                file::truncate(fd.as_fd(), size)?;
+            }
             if caller.uid != 0 {
-                self.kill_privilege(node)?;
+                self.kill_privilege(node, caller)?;
             }
         }
         self.ensure_upper(node, need)?;
@@ -134,6 +135,7 @@ impl Overlay {
         if change.atime != SetTime::Keep || change.mtime != SetTime::Keep {
             spot.set_times(change.atime, change.mtime)?;
         }
+        node.unmask_ctime();
         let s = spot.stat()?;
         let s = self.undisguised(node, &spot, &s)?;
         self.attr_from(node, &s)
@@ -153,27 +155,48 @@ impl Overlay {
         if self.writable() { Ok(()) } else { Err(Errno::EROFS) }
     }
 
+    /// A change of nothing is the kernel's order before a write, but a plain
+    /// chown(2) of nothing arrives just so, from anybody: only who owns the file
+    /// or may write it may take its suid bit away. (A write through a descriptor
+    /// that somebody else opened says so again in the WRITE itself.)
+    fn may_kill(&self, node: &Arc<Node>, caller: Caller) -> Result<bool> {
+        let a = self.getattr(node)?.stat;
+        if caller.uid == 0 || caller.uid == a.uid || !mode::has_privilege(a.mode) {
+            return Ok(true);
+        }
+        let group = a.mode & 0o020 != 0
+            && (caller.gid == a.gid || crate::sys::cred::in_group(caller.pid, a.gid));
+        let acl = a.mode & 0o020 != 0 && self.getxattr(node, crate::layer::acl::ACCESS).is_ok();
+        Ok(a.mode & 0o002 != 0 || group || acl)
+    }
+
     /// Takes suid, sgid (where the group may execute) and capabilities from a
     /// file that somebody without CAP_FSETID changes.
-    pub fn kill_privilege(&self, node: &Arc<Node>) -> Result<()> {
-        if node.kind != Kind::File {
+    pub fn kill_privilege(&self, node: &Arc<Node>, caller: Caller) -> Result<()> {
+        if node.is_dir() || node.kind == Kind::Symlink {
             return Ok(());
         }
         let (spot, raw) = self.top_spot(node)?;
         let now = self.undisguised(node, &spot, &raw)?;
         let capability = b"security.capability";
         let has_cap = xattr::get(&spot, capability)?.is_some();
-        if !mode::has_privilege(now.mode) && !has_cap {
+        let gid = self.settings.groups.to_view(now.gid);
+        let in_group = || caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid);
+        let bare = match mode::has_privilege(now.mode) {
+            true => mode::after_write(now.mode, caller.uid == 0 || in_group()),
+            false => now.mode,
+        };
+        if bare == now.mode && !has_cap {
             return Ok(());
         }
         self.ensure_upper(node, Need::Meta)?;
         let upper = self.stack.writable()?;
         let (spot, raw) = self.held(node)?;
         let now = self.undisguised(node, &spot, &raw)?;
-        if mode::has_privilege(now.mode) {
-            let m = mode::without_privilege(now.mode);
-            upper.change(&spot, &now, None, None, Some(m & 0o7777))?;
+        if bare != now.mode {
+            upper.change(&spot, &now, None, None, Some(bare & 0o7777))?;
         }
+        node.unmask_ctime();
         if has_cap {
             best_effort("drop a file's capabilities", xattr::remove(&spot, capability));
         }
@@ -185,16 +208,17 @@ impl Overlay {
         if node.kind != Kind::Symlink {
             return Err(Errno::EINVAL);
         }
-        let (spot, s) = self.top_spot(node)?;
-        if s.kind() == Kind::Symlink {
-            return spot.read_link();
-        }
-        // A disguised symlink: a plain file with the target as its content.
-        let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
-        let mut buf = vec![0; 4096];
-        let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
-        buf.truncate(n);
-        Ok(buf)
+        self.ask(node, |spot, s| {
+            if s.kind() == Kind::Symlink {
+                return spot.read_link();
+            }
+            // A disguised symlink: a plain file with the target as its content.
+            let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
+            let mut buf = vec![0; 4096];
+            let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
+            buf.truncate(n);
+            Ok(buf)
+        })
     }
 
     /// Whether the upper keeps owners in an xattr.

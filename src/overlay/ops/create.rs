@@ -106,6 +106,7 @@ impl Overlay {
     }
 
     fn made(&self, parent: &Arc<Node>, name: &Name) -> Result<Entry> {
+        parent.unmask_ctime();
         let entry = self.lookup_locked(parent, name)?.ok_or(Errno::EIO)?;
         self.listings.added(parent.ino, name, entry.node.ino, entry.node.kind);
         Ok(entry)
@@ -120,8 +121,6 @@ impl Overlay {
         ids: (u32, u32),
         under: Under,
     ) -> Result<Option<OwnedFd>> {
-        let (own_uid, own_gid) = cred::own_ids();
-        cred::create_as(own_uid, own_gid)?;
         cred::set_umask(0)?;
         let staged =
             upper.stage(Blank { kind: new.kind, target: new.target, rdev: new.rdev })?;

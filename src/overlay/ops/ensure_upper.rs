@@ -4,15 +4,18 @@
 //! taken and cannot become untrue afterwards. While data moves, only the node's
 //! own copy-up lock is held (O7).
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::hold::Access;
+use crate::layer::UPPER;
+use crate::layer::mark::Origin;
 use crate::overlay::Overlay;
+use crate::overlay::inode::table::Claim;
 use crate::overlay::inode::locate::{self, FdKey};
-use crate::overlay::inode::node::{NO_NLINK, Node};
-use crate::overlay::upper::Upper;
+use crate::overlay::inode::node::{Link, NO_NLINK, Node};
+use crate::overlay::upper::{Namespace, Upper};
 use crate::overlay::upper::copy_up::Source;
 use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
 use crate::sys::stat::SetTime;
@@ -96,10 +99,26 @@ impl Overlay {
                 }
             }
             if Arc::ptr_eq(&at, node) {
+                self.raise_other_parents(node)?;
                 return self.copy_up_one(node, need);
             }
             self.copy_up_one(&at, Need::Meta)?;
         }
+    }
+
+    /// A file with several names is published under all that are known: an
+    /// upper that is moved or read without its index has them together.
+    fn raise_other_parents(&self, node: &Arc<Node>) -> Result<()> {
+        if node.is_upper() || node.is_dir() {
+            return Ok(());
+        }
+        let links: Vec<_> = node.links.lock().iter().skip(1).cloned().collect();
+        for l in links {
+            if !l.parent.is_upper() {
+                self.ensure_upper(&l.parent, Need::Meta)?;
+            }
+        }
+        Ok(())
     }
 
     fn copy_up_one(&self, node: &Arc<Node>, need: Need) -> Result<()> {
@@ -122,7 +141,10 @@ impl Overlay {
         let stat = self.undisguised(node, &spot, &raw)?;
         let layer = self.stack.layer(lower.layer)?;
         let origin = upper.origin_of(&spot, layer.uuid);
-        let several = node.kind != Kind::Dir && raw.nlink > 1 && upper.index.is_some();
+        let several = node.kind != Kind::Dir
+            && raw.nlink > 1
+            && upper.index.is_some()
+            && (node.kind == Kind::File || upper.namespace == Namespace::Trusted);
         let metacopy = need == Need::Meta && self.may_metacopy(upper, node, several);
         let data = match (node.kind, need, metacopy) {
             (Kind::File, Need::Meta | Need::Data, false) => Some(self.lower_data(node)?),
@@ -150,7 +172,26 @@ impl Overlay {
             false => None,
         };
         node.metacopy.store(metacopy, Ordering::Release);
-        self.publish_copy(upper, node, staged, &raw, anchor)
+        if !self.number_is_noted(upper, node, origin.as_ref()) {
+            let id = ObjectId::of(&staged.spot().stat()?);
+            self.table.claim(Claim { layer: UPPER, id }, node.ino);
+        }
+        self.publish_copy(upper, node, staged, &raw, anchor)?;
+        if let Ok((_, now)) = self.upper_spot(node) {
+            node.mask_ctime(raw.ctime, now.ctime);
+        }
+        Ok(())
+    }
+
+    /// Whether a copy's marks will lead a later lookup back to its node's number.
+    fn number_is_noted(&self, upper: &Upper, node: &Node, origin: Option<&Origin>) -> bool {
+        let may_carry = match upper.namespace {
+            Namespace::Trusted => true,
+            // user.* stands on regular files and directories only.
+            Namespace::User => matches!(node.kind, Kind::File | Kind::Dir),
+            Namespace::None => false,
+        };
+        may_carry && origin.and_then(|o| self.origin_number(o)) == Some(node.ino)
     }
 
     /// Whether only metadata may be copied: the kernel does not for files with
@@ -159,7 +200,7 @@ impl Overlay {
         self.settings.metacopy
             && node.kind == Kind::File
             && !several
-            && upper.namespace != crate::overlay::upper::Namespace::None
+            && upper.namespace != Namespace::None
     }
 
     /// Gives a complete copy its name: wherever the node is *now*.
@@ -202,10 +243,10 @@ impl Overlay {
         id: ObjectId,
     ) -> Result<()> {
         let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
-        self.mark_impure(upper, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
+        self.mark_impure(upper, parent)?;
         let fd = staged.publish(at.as_fd(), name)?;
-        restore_times(&at, &times);
+        restore_times(parent, &at, &times);
         upper.sync_dir(at.as_fd())?;
         self.set_upper(node, id)?;
         if let Some(fd) = fd {
@@ -230,10 +271,15 @@ impl Overlay {
             node.nlink.store(i64::from(lower.nlink), Ordering::Release);
         }
         node.anchor.get_or_init(|| Box::new(anchor.clone()));
-        let link = node.links.lock().first().cloned();
-        match link {
-            Some(l) if l.parent.is_upper() => {
+        let links: Vec<_> = node.links.lock().iter().cloned().collect();
+        let mut ready = links.iter().filter(|l| l.parent.is_upper());
+        match ready.next() {
+            Some(l) => {
                 self.publish_at(upper, node, staged, &l.parent, &l.name, id)?;
+                for other in ready {
+                    let more = self.publish_more(upper, (index, anchor), other);
+                    best_effort("publish a further name", more);
+                }
             }
             // The anchor alone leads to it; a name in the upper is not needed.
             _ => {
@@ -242,6 +288,20 @@ impl Overlay {
             }
         }
         self.pin_nlink(upper, node, &Spot::at(index.clone(), anchor.clone()))
+    }
+
+    fn publish_more(
+        &self,
+        upper: &Upper,
+        anchor: (&Arc<OwnedFd>, &Name),
+        link: &Link,
+    ) -> Result<()> {
+        let at = locate::upper_dir(&self.fds, &upper.layer, &link.parent)?;
+        let times = Spot::fd(at.clone()).stat()?;
+        self.mark_impure(upper, &link.parent)?;
+        dir::link((anchor.0.as_fd(), anchor.1), (at.as_fd(), &link.name))?;
+        restore_times(&link.parent, &at, &times);
+        upper.sync_dir(at.as_fd())
     }
 
     /// Unlinked while it was copied, or before: it never gets a name.
@@ -336,7 +396,7 @@ impl Overlay {
         upper.set_opaque(&Spot::fd(fd.clone()))?;
         // Its whiteouts hide nothing now, and the kernel would list them.
         crate::overlay::upper::work::drop_whiteouts(&fd)?;
-        restore_times(&fd, &times);
+        restore_times(node, &fd, &times);
         *node.lowers.write() = Arc::from([]);
         Ok(())
     }
@@ -368,15 +428,15 @@ impl Overlay {
             let mark = crate::layer::mark::NlinkMark::Lower(d);
             upper.set_mark(&spot, "nlink", &mark.encode())?;
         }
-        self.mark_impure(upper, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
+        self.mark_impure(upper, parent)?;
         dir::link_fd(spot.dirfd(), (at.as_fd(), name))?;
-        restore_times(&at, &times);
+        restore_times(parent, &at, &times);
         self.pin_nlink(upper, node, &spot)
     }
 
     /// A write descriptor of a node, brought into the upper first.
-    pub(super) fn writable_fd(&self, node: &Arc<Node>) -> Result<Arc<std::os::fd::OwnedFd>> {
+    pub(super) fn writable_fd(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>> {
         if !node.is_upper() || node.metacopy.load(Ordering::Acquire) {
             self.ensure_upper(node, Need::Data)?;
         }
@@ -385,7 +445,11 @@ impl Overlay {
 }
 
 /// A copy-up must not show in the parent's times (user reports F#384, P#16897).
-pub(super) fn restore_times(dir: &Arc<std::os::fd::OwnedFd>, s: &Stat) {
-    let r = Spot::fd(dir.clone()).set_times(SetTime::At(s.atime), SetTime::At(s.mtime));
+pub(super) fn restore_times(node: &Node, dir: &Arc<OwnedFd>, s: &Stat) {
+    let spot = Spot::fd(dir.clone());
+    let r = spot.set_times(SetTime::At(s.atime), SetTime::At(s.mtime));
     best_effort("restore a directory's times", r);
+    if let Ok(now) = spot.stat() {
+        node.mask_ctime(s.ctime, now.ctime);
+    }
 }

@@ -1,15 +1,16 @@
 //! Data: read, write, fallocate, seek, copy, sync, flags.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::hold::Access;
 use crate::layer::UPPER;
-use crate::overlay::Overlay;
+use crate::overlay::{Caller, Overlay};
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
-use crate::sys::{Errno, Kind, Result, Spot, copy, dir, file};
+use crate::sys::stat::SetTime;
+use crate::sys::{Errno, Kind, Result, Spot, best_effort, copy, dir, file};
 
 /// lseek(2) on a file with holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,26 @@ pub enum Seek {
     Hole,
 }
 
+/// Where written data comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteKind {
+    /// From a write(2) that waits for the answer.
+    Direct,
+    /// From the kernel's page cache.
+    Cached,
+}
+
+/// With the writeback cache the kernel keeps mtime and may already have told
+/// it: pages that arrive later must not move it.
+fn write_quietly(fd: &Arc<OwnedFd>, data: &[u8], offset: u64) -> Result<usize> {
+    let spot = Spot::fd(fd.clone());
+    let before = spot.stat()?;
+    let n = file::write_at(fd.as_fd(), data, offset)?;
+    let restored = spot.set_times(SetTime::Keep, SetTime::At(before.mtime));
+    best_effort("keep mtime over a cached write", restored);
+    Ok(n)
+}
+
 impl Overlay {
     /// Reads at `offset` into `buf`; the count.
     pub fn read(&self, node: &Arc<Node>, offset: u64, buf: &mut [u8]) -> Result<usize> {
@@ -27,20 +48,43 @@ impl Overlay {
         file::read_at(fd.as_fd(), buf, offset)
     }
 
-    /// Writes `data` at `offset`; the count. `kill`: the writer lacks CAP_FSETID.
-    pub fn write(&self, node: &Arc<Node>, offset: u64, data: &[u8], kill: bool) -> Result<usize> {
+    /// Writes `data` at `offset`; the count. `kill`: a writer without CAP_FSETID,
+    /// whose writing takes suid and sgid away.
+    pub fn write(
+        &self,
+        node: &Arc<Node>,
+        offset: u64,
+        data: &[u8],
+        kill: Option<Caller>,
+        kind: WriteKind,
+    ) -> Result<usize> {
         self.check_writable()?;
         let fd = self.writable_fd(node)?;
-        if kill {
-            self.kill_privilege(node)?;
+        if let Some(caller) = kill {
+            self.kill_privilege(node, caller)?;
+        }
+        node.unmask_ctime();
+        if kind == WriteKind::Cached && self.settings.writeback {
+            return write_quietly(&fd, data, offset);
         }
         file::write_at(fd.as_fd(), data, offset)
     }
 
     /// fallocate(2).
-    pub fn fallocate(&self, node: &Arc<Node>, mode: u32, offset: u64, len: u64) -> Result<()> {
+    pub fn fallocate(
+        &self,
+        node: &Arc<Node>,
+        mode: u32,
+        range: (u64, u64),
+        caller: Caller,
+    ) -> Result<()> {
         self.check_writable()?;
+        let (offset, len) = range;
         let fd = self.writable_fd(node)?;
+        if caller.uid != 0 {
+            self.kill_privilege(node, caller)?;
+        }
+        node.unmask_ctime();
         file::fallocate(fd.as_fd(), mode, offset, len)
     }
 
@@ -59,10 +103,15 @@ impl Overlay {
         from: (&Arc<Node>, u64),
         to: (&Arc<Node>, u64),
         len: u64,
+        caller: Caller,
     ) -> Result<u64> {
         self.check_writable()?;
         let dst = self.writable_fd(to.0)?;
+        if caller.uid != 0 {
+            self.kill_privilege(to.0, caller)?;
+        }
         let src = self.data_fd(from.0, Access::Read)?;
+        to.0.unmask_ctime();
         copy::copy_range((src.as_fd(), from.1), (dst.as_fd(), to.1), len)
     }
 
@@ -75,6 +124,9 @@ impl Overlay {
         }
         if Arc::ptr_eq(node, &self.root) {
             return file::sync_fs(upper.layer.root.as_fd());
+        }
+        if node.is_orphan() && node.is_dir() {
+            return Ok(());
         }
         if node.is_dir() {
             let fd = {
@@ -102,7 +154,23 @@ impl Overlay {
         self.ensure_upper(node, Need::Data)?;
         let fd = self.flags_fd(node)?;
         file::set_inode_flags(fd.as_fd(), flags)?;
+        node.unmask_ctime();
         // An open for writing made before may not fit the new flags.
+        self.fds.remove_node(node);
+        Ok(())
+    }
+
+    /// FS_IOC_FSGETXATTR, as the backing file system answers.
+    pub fn fs_xattr(&self, node: &Arc<Node>) -> Result<[u8; file::FSXATTR_LEN]> {
+        file::fs_xattr(self.flags_fd(node)?.as_fd())
+    }
+
+    /// FS_IOC_FSSETXATTR.
+    pub fn set_fs_xattr(&self, node: &Arc<Node>, v: &[u8; file::FSXATTR_LEN]) -> Result<()> {
+        self.check_writable()?;
+        self.ensure_upper(node, Need::Data)?;
+        file::set_fs_xattr(self.flags_fd(node)?.as_fd(), v)?;
+        node.unmask_ctime();
         self.fds.remove_node(node);
         Ok(())
     }

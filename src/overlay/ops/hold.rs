@@ -115,6 +115,26 @@ impl Overlay {
         Ok((spot, s))
     }
 
+    /// Asks a node's topmost object something by its spot, again if a rename
+    /// put another object there meanwhile.
+    pub(super) fn ask<T>(
+        &self,
+        node: &Arc<Node>,
+        question: impl Fn(&Spot, &Stat) -> Result<T>,
+    ) -> Result<T> {
+        for _ in 0..RETRIES {
+            let (spot, s) = self.top_spot(node)?;
+            let answer = question(&spot, &s);
+            if !node.is_upper() || spot.is_descriptor() {
+                return answer;
+            }
+            if spot.stat().is_ok_and(|now| ObjectId::of(&now) == ObjectId::of(&s)) {
+                return answer;
+            }
+        }
+        Err(Errno::ESTALE)
+    }
+
     /// A descriptor of a node's upper object that is certainly it.
     pub(super) fn held(&self, node: &Arc<Node>) -> Result<(Spot, Stat)> {
         let id = *node.upper.get().ok_or(Errno::EIO)?;

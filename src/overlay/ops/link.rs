@@ -27,6 +27,9 @@ impl Overlay {
         if node.is_dir() {
             return Err(Errno::EPERM);
         }
+        if self.lookup(parent, &name)?.is_some() {
+            return Err(Errno::EEXIST);
+        }
         // A metacopy with two names cannot carry two redirects: its data comes up.
         self.ensure_upper(node, Need::Data)?;
         self.ensure_upper(parent, Need::Meta)?;
@@ -47,6 +50,8 @@ impl Overlay {
             self.pin_nlink(upper, node, &spot)?;
             give_name(upper, &spot, &at, &name)?;
             self.count_links(upper, node, 1);
+            node.unmask_ctime();
+            parent.unmask_ctime();
             node.links.lock().add(parent, &name);
             self.listings.added(parent.ino, &name, node.ino, node.kind);
         }

@@ -149,6 +149,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
         metacopy: AtomicBool::new(metacopy),
         nlink: AtomicI64::new(nlink),
         anchor: anchor_of(found),
+        ctime_mask: Mutex::new(None),
         lowers: RwLock::new(found.lowers.clone().into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

@@ -12,7 +12,8 @@ use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::listing::{Item, Listing, cookie};
 use crate::sys::dir::{self, Dirent};
-use crate::sys::{Errno, Kind, Name, Result, Spot, xattr};
+use crate::overlay::inode::table::Claim;
+use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, xattr};
 
 /// What is known of a name while layers are merged.
 struct Merge<'a> {
@@ -146,6 +147,11 @@ impl Merge<'_> {
             }
         }
         let kind = kind.unwrap_or(Kind::File);
+        let dev = part.layer.root_stat.dev;
+        let claim = Claim { layer: part.layer.id, id: ObjectId { dev, ino } };
+        if let Some(given) = self.overlay.table.claimed(claim) {
+            return Ok(Seen::Object(given, kind));
+        }
         let own = self.overlay.settings.numbers.number(part.layer.fs, ino);
         let hinted = part.layer.disguised && kind == Kind::File;
         if !part.origins && !hinted && !(xwh && size == 0) {

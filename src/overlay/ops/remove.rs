@@ -153,6 +153,8 @@ impl Overlay {
         name: &Name,
         node: &Arc<Node>,
     ) {
+        node.unmask_ctime();
+        parent.unmask_ctime();
         let mut links = node.links.lock();
         links.remove(parent, name);
         let none = links.is_empty();

@@ -67,6 +67,7 @@ impl Overlay {
         if how == How::Exchange {
             creatable(from.1)?;
         }
+        self.refuse_early((from.0, &old), (to.0, &new), how)?;
         self.ensure_upper(from.0, Need::Meta)?;
         self.ensure_upper(to.0, Need::Meta)?;
         self.prepare_to_move(from.0, &old, to.0)?;
@@ -80,6 +81,36 @@ impl Overlay {
         let a = self.end(upper, from.0, old)?;
         let b = self.end(upper, to.0, new)?;
         self.move_now(upper, &a, &b, how)
+    }
+
+    /// What cannot succeed copies nothing up. Asked again under the lock.
+    fn refuse_early(
+        &self,
+        from: (&Arc<Node>, &Name),
+        to: (&Arc<Node>, &Name),
+        how: How,
+    ) -> Result<()> {
+        let source = self.lookup(from.0, from.1)?.ok_or(Errno::ENOENT)?.node;
+        let Some(target) = self.lookup(to.0, to.1)?.map(|e| e.node) else {
+            return if how == How::Exchange { Err(Errno::ENOENT) } else { Ok(()) };
+        };
+        match how {
+            How::NoReplace => return Err(Errno::EEXIST),
+            How::Exchange => return Ok(()),
+            How::Replace => {}
+        }
+        let Some(d) = &target.dir else {
+            return if source.is_dir() { Err(Errno::ENOTDIR) } else { Ok(()) };
+        };
+        if !source.is_dir() {
+            return Err(Errno::EISDIR);
+        }
+        if Arc::ptr_eq(&source, &target) {
+            return Ok(());
+        }
+        let _rename = self.rename.read();
+        let _dir = d.lock.read();
+        if self.is_empty_dir(&target)? { Ok(()) } else { Err(Errno::ENOTEMPTY) }
     }
 
     fn end<'a>(&self, upper: &Upper, parent: &'a Arc<Node>, name: Name) -> Result<End<'a>> {
@@ -303,7 +334,9 @@ impl Overlay {
         self.prepare_marks(upper, y, b, a)?;
         let (from, to) = ((a.at.as_fd(), &a.name[..]), (b.at.as_fd(), &b.name[..]));
         dir::rename(from, to, Rename::Exchange)?;
-        // In two rounds: the names are the same ones.
+        for n in [x, y, a.parent, b.parent] {
+            n.unmask_ctime();
+        }
         x.links.lock().remove(a.parent, &a.name);
         y.links.lock().remove(b.parent, &b.name);
         x.links.lock().add(b.parent, &b.name);
@@ -314,6 +347,9 @@ impl Overlay {
     }
 
     fn moved(&self, node: &Arc<Node>, a: &End<'_>, b: &End<'_>) {
+        for n in [node, a.parent, b.parent] {
+            n.unmask_ctime();
+        }
         let mut links = node.links.lock();
         links.remove(a.parent, &a.name);
         links.add(b.parent, &b.name);

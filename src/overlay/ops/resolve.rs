@@ -353,6 +353,9 @@ impl Overlay {
         if let Some(u) = &found.upper {
             let fs = self.stack.upper.as_ref().map_or(0, |u| u.layer.fs);
             let claim = Claim { layer: UPPER, id: u.id };
+            if let Some(given) = self.table.claimed(claim) {
+                return (given, claim);
+            }
             let own = self.settings.numbers.number(fs, u.id.ino);
             // The index leads to the very lower object the copy was made from.
             let from_index = found.lowers.first().filter(|_| u.by_index.is_some());

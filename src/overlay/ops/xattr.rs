@@ -49,8 +49,7 @@ impl Overlay {
             return Err(Errno::EOPNOTSUPP);
         }
         let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
-        let (spot, _) = self.top_spot(node)?;
-        let v = xattr::get_strict(&spot, &disk)?;
+        let v = self.ask(node, |spot, _| xattr::get_strict(spot, &disk))?;
         if is_acl(name) && !self.ids_are_plain() {
             let shown = Acl::to_view(&v, &self.settings.users, &self.settings.groups);
             return shown.ok_or(Errno::EIO);
@@ -59,12 +58,15 @@ impl Overlay {
     }
 
     /// The names of all attributes, each ended by NUL.
-    pub fn listxattr(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
-        let (spot, _) = self.top_spot(node)?;
-        let list = xattr::list(&spot)?;
+    /// `trusted.*` is shown to root alone, as ovl_can_list() does.
+    pub fn listxattr(&self, node: &Arc<Node>, caller: Caller) -> Result<Vec<u8>> {
+        let list = self.ask(node, |spot, _| xattr::list(spot))?;
         let mut out = Vec::with_capacity(list.len());
         for name in xattr::names(&list) {
             if is_acl(name) && !self.settings.acls {
+                continue;
+            }
+            if caller.uid != 0 && name.starts_with(b"trusted.") {
                 continue;
             }
             if let Some(shown) = self.name_to_view(name) {
@@ -96,6 +98,19 @@ impl Overlay {
             ),
             false => Cow::Borrowed(value),
         };
+        if !node.is_upper() && flags != 0 {
+            // Nothing is copied up for a call that cannot succeed.
+            let (spot, _) = self.top_spot(node)?;
+            let has = match xattr::get_strict(&spot, &disk) {
+                Err(Errno::ENODATA) => false,
+                r => r.map(|_| true)?,
+            };
+            match has {
+                true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST),
+                false if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::ENODATA),
+                _ => {}
+            }
+        }
         self.ensure_upper(node, Need::Meta)?;
         let (spot, raw) = self.held(node)?;
         let clear_sgid = name == acl::ACCESS
@@ -104,6 +119,7 @@ impl Overlay {
             && self.settings.groups.to_disk(caller.gid) != Some(raw.gid)
             && !cred::in_group(caller.pid, self.settings.groups.to_view(raw.gid));
         xattr::set(&spot, &disk, &value, flags)?;
+        node.unmask_ctime();
         if clear_sgid && node.kind != Kind::Symlink {
             // posix_acl_update_mode(): our own CAP_FSETID kept the bit.
             let now = spot.stat()?;
@@ -120,16 +136,13 @@ impl Overlay {
         }
         let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
         if !node.is_upper() {
-            // Nothing is copied up for an attribute that is not there; removing
-            // an ACL that is not there is no error.
+            // Nothing is copied up for an attribute that is not there.
             let (spot, _) = self.top_spot(node)?;
-            match xattr::get_strict(&spot, &disk) {
-                Err(Errno::ENODATA) if is_acl(name) => return Ok(()),
-                r => drop(r?),
-            }
+            drop(xattr::get_strict(&spot, &disk)?);
         }
         self.ensure_upper(node, Need::Meta)?;
         let (spot, _) = self.held(node)?;
+        node.unmask_ctime();
         match xattr::remove(&spot, &disk) {
             Err(Errno::ENODATA) if is_acl(name) => Ok(()),
             r => r,

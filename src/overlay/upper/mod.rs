@@ -90,6 +90,13 @@ impl Upper {
         self.work.as_fd()
     }
 
+    /// What this thread makes from now on belongs to the daemon, not to the
+    /// caller it made something for before.
+    pub(super) fn as_self(&self) -> Result<()> {
+        let (uid, gid) = crate::sys::cred::own_ids();
+        crate::sys::cred::create_as(uid, gid)
+    }
+
     /// Writes a mark. EOPNOTSUPP where there are no xattrs.
     pub fn set_mark(&self, spot: &Spot, mark: &str, value: &[u8]) -> Result<()> {
         let name = self.namespace.name(mark).ok_or(Errno::EOPNOTSUPP)?;
@@ -120,6 +127,7 @@ impl Upper {
 
     /// Hides `name`, for which the upper has nothing yet.
     pub fn add_whiteout(&self, at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        self.as_self()?;
         match self.whiteouts {
             WhiteoutKind::CharDevice => match dir::mknod(at, name, libc::S_IFCHR, (0, 0)) {
                 Err(Errno::EEXIST) if dir::probe(at, name)?.is_some_and(|s| s.is_whiteout()) => {
@@ -170,6 +178,7 @@ impl Upper {
                 self.remove(at, name, present, false)
             }
             (_, true) => {
+                self.as_self()?;
                 let tmp = self.temp_name();
                 dir::mknod(self.work_fd(), &tmp, libc::S_IFCHR, (0, 0))?;
                 let how =

@@ -38,6 +38,7 @@ impl Upper {
 
     /// Stages an object; owner, mode, xattrs and data come later.
     pub fn stage(&self, blank: Blank<'_>) -> Result<Staged<'_>> {
+        self.as_self()?;
         let work = self.work.as_fd();
         // A disguised device, FIFO or socket is a plain file on disk.
         let plain = self.disguise.is_some() && !matches!(blank.kind, Kind::Dir | Kind::Symlink);
