@@ -126,6 +126,7 @@ fn random_case(seed: u64, run: u64) -> (Case, u64) {
     let scope = generate::Scope { users: false, user_overlay: false, links: true, steps: 400 };
     let case = generate::case(scope).new_tree(&mut runner).unwrap().current();
     let delay = (0..40_000u64).new_tree(&mut runner).unwrap().current();
+    let delay = std::env::var("CRASH_DELAY").map_or(delay, |us| us.parse().unwrap());
     (case, delay)
 }
 
@@ -147,7 +148,7 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
         // SAFETY: plain numbers; the process is our child, not yet waited for.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     });
-    let mut open = None;
+    let (mut open, answered) = (None, tally.answered);
     for step in case.batches.into_iter().flat_map(|(steps, _)| steps).flat_map(simple) {
         if worlds.1.changes_an_orphan(&step) {
             continue;
@@ -159,9 +160,18 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
         }
         let expected = worlds.1.run(&step);
         tally.answered += 1;
+        if std::env::var_os("CRASH_TRACE").is_some() {
+            eprintln!("{step:?}: {expected} | {actual}");
+        }
         if expected != actual && step_changes(&step.op) {
+            let (alive, again) = (!killer.is_finished(), worlds.0.run(&step));
             killer.join().unwrap();
-            return Err(format!("not a crash, the oracle's business: {step:?}: {expected} | {actual}"));
+            return Err(format!(
+                "not a crash, the oracle's business: {step:?}, step {} of the run: {expected} | {actual}; daemon alive \
+                 {alive}, mounted {}, asked again: {again}",
+                tally.answered - answered,
+                support::is_mountpoint(&ours.merged)
+            ));
         }
     }
     killer.join().unwrap();
