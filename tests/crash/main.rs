@@ -18,6 +18,8 @@
 mod fdops;
 #[path = "../oracle/generate.rs"]
 mod generate;
+#[path = "../oracle/intended.rs"]
+mod intended;
 #[path = "../oracle/moved.rs"]
 mod moved;
 #[path = "../oracle/ops.rs"]
@@ -158,12 +160,22 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
             open = Some(step);
             break;
         }
+        let (directory, read_only) = (worlds.1.is_directory(&step), worlds.1.is_read_only(&step));
         let expected = worlds.1.run(&step);
         tally.answered += 1;
         if std::env::var_os("CRASH_TRACE").is_some() {
             eprintln!("{step:?}: {expected} | {actual}");
         }
-        if expected != actual && step_changes(&step.op) {
+        let difference = intended::Difference {
+            step: &step,
+            reference: Kind::Kernel,
+            orphan: false,
+            directory,
+            read_only,
+            expected: &expected,
+            actual: &actual,
+        };
+        if expected != actual && intended::intended(&difference).is_none() {
             let (alive, again) = (!killer.is_finished(), worlds.0.run(&step));
             killer.join().unwrap();
             return Err(format!(
@@ -206,17 +218,6 @@ fn one_run(seed: u64, run: u64, tally: &mut Tally) -> Result<(), String> {
     let lines = diff(&after_crash, &Snapshot::of(&ours.merged).forgive_the_kernel());
     kernel.unmount();
     if lines.is_empty() { Ok(()) } else { Err(format!("acetate | kernel on the same upper:\n  {}", lines.join("\n  "))) }
-}
-
-/// What only looks may differ without making the trees differ.
-fn step_changes(op: &Op) -> bool {
-    !matches!(
-        op,
-        Op::Stat { .. } | Op::Fstat { .. } | Op::Readdir { .. } | Op::Getdents { .. } | Op::Read { .. }
-            | Op::ReadFile { .. } | Op::Seek { .. } | Op::Access { .. } | Op::Readlink { .. }
-            | Op::GetFlags { .. } | Op::Getxattr { .. } | Op::Listxattr { .. } | Op::Flistxattr { .. }
-            | Op::MmapRead { .. }
-    )
 }
 
 /// Nothing half made is left in the work directory.
