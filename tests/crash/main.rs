@@ -125,7 +125,7 @@ fn random_case(seed: u64, run: u64) -> (Case, u64) {
     bytes[8..16].copy_from_slice(&run.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let scope = generate::Scope { users: false, user_overlay: false, links: true, steps: 400 };
+    let scope = generate::Scope { users: false, user_overlay: false, links: true, link_ops: true, steps: 400 };
     let case = generate::case(scope).new_tree(&mut runner).unwrap().current();
     let delay = (0..40_000u64).new_tree(&mut runner).unwrap().current();
     let delay = std::env::var("CRASH_DELAY").map_or(delay, |us| us.parse().unwrap());

@@ -25,6 +25,8 @@ pub struct Scope {
     pub user_overlay: bool,
     /// Hard links in lowers (their count includes names that the merged tree does not show).
     pub links: bool,
+    /// Hard links made by operations.
+    pub link_ops: bool,
     /// Steps in a case.
     pub steps: usize,
 }
@@ -176,13 +178,13 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
         2 => (slot(), xattr(scope), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
         1 => slot().prop_map(|slot| Op::Flistxattr { slot }),
         2 => slot().prop_map(|slot| Op::Getdents { slot }),
-        1 => (slot(), path()).prop_map(|(slot, to)| Op::Linkfd { slot, to }),
+        if scope.link_ops { 1 } else { 0 } => (slot(), path()).prop_map(|(slot, to)| Op::Linkfd { slot, to }),
     ]
     .boxed()
 }
 
 /// Operations that change names.
-fn name_op() -> BoxedStrategy<Op> {
+fn name_op(scope: Scope) -> BoxedStrategy<Op> {
     let flags = prop_oneof![8 => Just(0), 2 => Just(libc::RENAME_NOREPLACE), 2 => Just(libc::RENAME_EXCHANGE), 1 => Just(libc::RENAME_WHITEOUT)];
     let special = select(&[(libc::S_IFIFO | 0o644, (0, 0)), (libc::S_IFSOCK | 0o777, (0, 0)), (libc::S_IFCHR | 0o666, (1, 3)),
                            (libc::S_IFBLK | 0o600, (7, 99)), (libc::S_IFREG | 0o640, (0, 0)), (libc::S_IFCHR | 0o600, (0, 0))][..]);
@@ -194,7 +196,7 @@ fn name_op() -> BoxedStrategy<Op> {
         2 => (path(), dir_mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
         2 => (path(), special).prop_map(|(path, (mode, rdev))| Op::Mknod { path, mode, rdev }),
         2 => (path(), path()).prop_map(|(path, target)| Op::Symlink { path, target }),
-        6 => (path(), path(), any::<bool>()).prop_map(|(from, to, follow)| Op::Link { from, to, follow }),
+        if scope.link_ops { 6 } else { 0 } => (path(), path(), any::<bool>()).prop_map(|(from, to, follow)| Op::Link { from, to, follow }),
         5 => path().prop_map(|path| Op::Unlink { path }),
         4 => dir_path().prop_map(|path| Op::Rmdir { path }),
         2 => dir_path().prop_map(|path| Op::RemoveTree { path }),
@@ -234,8 +236,12 @@ fn step(scope: Scope) -> BoxedStrategy<Step> {
     };
     let umask = select(&[0o022u32, 0o022, 0, 0o077, 0o027][..]);
     let at = proptest::option::weighted(0.15, slot());
-    let op = Union::new_weighted(vec![(5, name_op()), (3, object_op(scope)), (3, fd_op(scope))]);
-    (who, umask, at, op).prop_map(|(who, umask, at, op)| Step { who, umask, at, op }).boxed()
+    let op = Union::new_weighted(vec![(5, name_op(scope)), (3, object_op(scope)), (3, fd_op(scope))]);
+    (who, umask, at, op).prop_map(|(who, umask, at, op)| {
+        // See `mmap_write`: it has to take privileges away first.
+        let who = if matches!(op, Op::MmapWrite { .. }) { Who::Root } else { who };
+        Step { who, umask, at, op }
+    }).boxed()
 }
 
 fn item(scope: Scope) -> impl Strategy<Value = Item> {
@@ -308,7 +314,6 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
             if linked || case.batches.iter().flat_map(|(steps, _)| steps).any(links) {
                 for (_, then) in &mut case.batches {
                     *then = match *then {
-                        Then::PushOwn | Then::PushReference if !scope.links => Then::Remount,
                         Then::PushOwn => Then::PushReference,
                         other => other,
                     };

@@ -37,14 +37,17 @@ pub fn run(setup: Setup, share: f64) {
 }
 
 fn cases(setup: Setup, share: f64) {
-    let seed = number("ORACLE_SEED").unwrap_or_else(|| {
-        std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs())
-    });
+    let seed = match std::env::var("ORACLE_SEED").as_deref() {
+        Ok("now") => std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs()),
+        Ok(_) => number("ORACLE_SEED").unwrap_or(1),
+        // Fixed, so that a change that breaks something is told from bad luck.
+        Err(_) => 1,
+    };
     let only = number("ORACLE_CASE");
     let seconds = number("ORACLE_SECONDS").unwrap_or(20) as f64 * share;
     let links = setup.links && setup.reference.0 != Kind::Plain;
     let user_overlay = setup.marks == "user.overlay.";
-    let scope = Scope { users: setup.users, user_overlay, links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
+    let scope = Scope { users: setup.users, user_overlay, links, link_ops: setup.links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
     eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);
     let strategy = case(scope);

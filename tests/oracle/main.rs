@@ -7,7 +7,7 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `ORACLE_SEED` | seed of the run (printed; default: the time) |
+//! | `ORACLE_SEED` | seed of the run (printed; default 1; `now`: the time) |
 //! | `ORACLE_CASE` | run only this case of the seed |
 //! | `ORACLE_SECONDS` | how long each mode runs (default 20) |
 //! | `ORACLE_OPS` | steps per case, about (default 60) |
