@@ -107,7 +107,9 @@ fn xattr(scope: Scope) -> BoxedStrategy<(&'static str, Value)> {
         2 => (Just("trusted.t"), plain.clone()),
         2 => (select(&["trusted.overlay.foo", "trusted.overlay.opaque", "trusted.overlay.origin",
                        "trusted.overlay.overlay.x"][..]), plain.clone()),
-        if scope.user_overlay { 2 } else { 0 } => (select(&["user.overlay.foo", "user.overlay.opaque"][..]), plain.clone()),
+        2 => (select(&["user.overlay.foo", "user.overlay.opaque"][..]), plain.clone()).prop_map(move |(name, value)| {
+            (if scope.user_overlay { name } else { "user.a" }, value)
+        }),
         1 => (select(&["security.test", "bogus.name", "user.", "system.other"][..]), plain.clone()),
         1 => (Just("user.big"), Just(Value::Bytes(vec![7; 3000]))),
         1 => (Just("security.capability"), Just(Value::Capability)),
@@ -178,7 +180,10 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
         2 => (slot(), xattr(scope), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
         1 => slot().prop_map(|slot| Op::Flistxattr { slot }),
         2 => slot().prop_map(|slot| Op::Getdents { slot }),
-        if scope.link_ops { 1 } else { 0 } => (slot(), path()).prop_map(|(slot, to)| Op::Linkfd { slot, to }),
+        1 => (slot(), path()).prop_map(move |(slot, to)| match scope.link_ops {
+            true => Op::Linkfd { slot, to },
+            false => Op::Fstat { slot },
+        }),
     ]
     .boxed()
 }
@@ -196,7 +201,10 @@ fn name_op(scope: Scope) -> BoxedStrategy<Op> {
         2 => (path(), dir_mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
         2 => (path(), special).prop_map(|(path, (mode, rdev))| Op::Mknod { path, mode, rdev }),
         2 => (path(), path()).prop_map(|(path, target)| Op::Symlink { path, target }),
-        if scope.link_ops { 6 } else { 0 } => (path(), path(), any::<bool>()).prop_map(|(from, to, follow)| Op::Link { from, to, follow }),
+        6 => (path(), path(), any::<bool>()).prop_map(move |(from, to, follow)| match scope.link_ops {
+            true => Op::Link { from, to, follow },
+            false => Op::Stat { path: from, follow },
+        }),
         5 => path().prop_map(|path| Op::Unlink { path }),
         4 => dir_path().prop_map(|path| Op::Rmdir { path }),
         2 => dir_path().prop_map(|path| Op::RemoveTree { path }),
@@ -250,7 +258,7 @@ fn item(scope: Scope) -> impl Strategy<Value = Item> {
         2 => path().prop_map(Thing::Symlink),
         1 => Just(Thing::Fifo),
         1 => Just(Thing::Device),
-        if scope.links { 4 } else { 0 } => path().prop_map(Thing::Link),
+        4 => path().prop_map(move |path| if scope.links { Thing::Link(path) } else { Thing::Symlink(path) }),
         3 => Just(Thing::Whiteout),
     ];
     let directory = prop_oneof![5 => Just(Thing::Dir), 1 => Just(Thing::Opaque)];

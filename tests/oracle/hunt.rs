@@ -1,7 +1,7 @@
 //! Case after case until the time is up, and a failing one made small.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use proptest::strategy::{Strategy, ValueTree};
@@ -19,11 +19,15 @@ pub fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
+/// One oracle at a time: two would share the time given to each, and the watchdog.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs cases of `setup` for its share of the time; panics with the smallest failing case.
 pub fn run(setup: Setup, share: f64) {
-    // One at a time: two would share the time given to each, and the watchdog.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     watchdog::start();
     // A thread of its own: it will have a umask and working directory that no other test sees.
     let result = std::thread::spawn(move || {

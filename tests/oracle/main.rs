@@ -137,6 +137,7 @@ fn inside_userns(test: &str) -> bool {
         return true;
     }
     if require_userns() {
+        let _turn = hunt::turn();
         let status = std::process::Command::new("unshare")
             .args(["-Urm", "--"])
             .arg(std::env::current_exe().unwrap())
