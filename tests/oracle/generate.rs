@@ -25,6 +25,8 @@ pub struct Scope {
     pub user_overlay: bool,
     /// Hard links in lowers (their count includes names that the merged tree does not show).
     pub links: bool,
+    /// Hard links made by operations.
+    pub link_ops: bool,
     /// Steps in a case.
     pub steps: usize,
 }
@@ -105,7 +107,9 @@ fn xattr(scope: Scope) -> BoxedStrategy<(&'static str, Value)> {
         2 => (Just("trusted.t"), plain.clone()),
         2 => (select(&["trusted.overlay.foo", "trusted.overlay.opaque", "trusted.overlay.origin",
                        "trusted.overlay.overlay.x"][..]), plain.clone()),
-        if scope.user_overlay { 2 } else { 0 } => (select(&["user.overlay.foo", "user.overlay.opaque"][..]), plain.clone()),
+        2 => (select(&["user.overlay.foo", "user.overlay.opaque"][..]), plain.clone()).prop_map(move |(name, value)| {
+            (if scope.user_overlay { name } else { "user.a" }, value)
+        }),
         1 => (select(&["security.test", "bogus.name", "user.", "system.other"][..]), plain.clone()),
         1 => (Just("user.big"), Just(Value::Bytes(vec![7; 3000]))),
         1 => (Just("security.capability"), Just(Value::Capability)),
@@ -176,13 +180,16 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
         2 => (slot(), xattr(scope), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
         1 => slot().prop_map(|slot| Op::Flistxattr { slot }),
         2 => slot().prop_map(|slot| Op::Getdents { slot }),
-        1 => (slot(), path()).prop_map(|(slot, to)| Op::Linkfd { slot, to }),
+        1 => (slot(), path()).prop_map(move |(slot, to)| match scope.link_ops {
+            true => Op::Linkfd { slot, to },
+            false => Op::Fstat { slot },
+        }),
     ]
     .boxed()
 }
 
 /// Operations that change names.
-fn name_op() -> BoxedStrategy<Op> {
+fn name_op(scope: Scope) -> BoxedStrategy<Op> {
     let flags = prop_oneof![8 => Just(0), 2 => Just(libc::RENAME_NOREPLACE), 2 => Just(libc::RENAME_EXCHANGE), 1 => Just(libc::RENAME_WHITEOUT)];
     let special = select(&[(libc::S_IFIFO | 0o644, (0, 0)), (libc::S_IFSOCK | 0o777, (0, 0)), (libc::S_IFCHR | 0o666, (1, 3)),
                            (libc::S_IFBLK | 0o600, (7, 99)), (libc::S_IFREG | 0o640, (0, 0)), (libc::S_IFCHR | 0o600, (0, 0))][..]);
@@ -194,7 +201,10 @@ fn name_op() -> BoxedStrategy<Op> {
         2 => (path(), dir_mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
         2 => (path(), special).prop_map(|(path, (mode, rdev))| Op::Mknod { path, mode, rdev }),
         2 => (path(), path()).prop_map(|(path, target)| Op::Symlink { path, target }),
-        6 => (path(), path(), any::<bool>()).prop_map(|(from, to, follow)| Op::Link { from, to, follow }),
+        6 => (path(), path(), any::<bool>()).prop_map(move |(from, to, follow)| match scope.link_ops {
+            true => Op::Link { from, to, follow },
+            false => Op::Stat { path: from, follow },
+        }),
         5 => path().prop_map(|path| Op::Unlink { path }),
         4 => dir_path().prop_map(|path| Op::Rmdir { path }),
         2 => dir_path().prop_map(|path| Op::RemoveTree { path }),
@@ -234,8 +244,12 @@ fn step(scope: Scope) -> BoxedStrategy<Step> {
     };
     let umask = select(&[0o022u32, 0o022, 0, 0o077, 0o027][..]);
     let at = proptest::option::weighted(0.15, slot());
-    let op = Union::new_weighted(vec![(5, name_op()), (3, object_op(scope)), (3, fd_op(scope))]);
-    (who, umask, at, op).prop_map(|(who, umask, at, op)| Step { who, umask, at, op }).boxed()
+    let op = Union::new_weighted(vec![(5, name_op(scope)), (3, object_op(scope)), (3, fd_op(scope))]);
+    (who, umask, at, op).prop_map(|(who, umask, at, op)| {
+        // See `mmap_write`: it has to take privileges away first.
+        let who = if matches!(op, Op::MmapWrite { .. }) { Who::Root } else { who };
+        Step { who, umask, at, op }
+    }).boxed()
 }
 
 fn item(scope: Scope) -> impl Strategy<Value = Item> {
@@ -244,7 +258,7 @@ fn item(scope: Scope) -> impl Strategy<Value = Item> {
         2 => path().prop_map(Thing::Symlink),
         1 => Just(Thing::Fifo),
         1 => Just(Thing::Device),
-        if scope.links { 4 } else { 0 } => path().prop_map(Thing::Link),
+        4 => path().prop_map(move |path| if scope.links { Thing::Link(path) } else { Thing::Symlink(path) }),
         3 => Just(Thing::Whiteout),
     ];
     let directory = prop_oneof![5 => Just(Thing::Dir), 1 => Just(Thing::Opaque)];
@@ -308,7 +322,6 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
             if linked || case.batches.iter().flat_map(|(steps, _)| steps).any(links) {
                 for (_, then) in &mut case.batches {
                     *then = match *then {
-                        Then::PushOwn | Then::PushReference if !scope.links => Then::Remount,
                         Then::PushOwn => Then::PushReference,
                         other => other,
                     };

@@ -1,8 +1,8 @@
 //! Case after case until the time is up, and a failing one made small.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -10,22 +10,24 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::generate::{Scope, case};
 use super::judge::{BUSY, Failure, Setup, Tally, run_case};
 use super::ops::Case;
+use super::shrink::shrink;
 use super::{watchdog, world};
 use crate::support::{Base, Kind};
 
-/// How long a failing case may be shrunk.
-const SHRINKING: Duration = Duration::from_secs(20);
-
-fn number(variable: &str) -> Option<u64> {
+pub fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
 
+/// One oracle at a time: two would share the time given to each, and the watchdog.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs cases of `setup` for its share of the time; panics with the smallest failing case.
 pub fn run(setup: Setup, share: f64) {
-    // One at a time: two would share the time given to each, and the watchdog.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     watchdog::start();
     // A thread of its own: it will have a umask and working directory that no other test sees.
     let result = std::thread::spawn(move || {
@@ -39,14 +41,17 @@ pub fn run(setup: Setup, share: f64) {
 }
 
 fn cases(setup: Setup, share: f64) {
-    let seed = number("ORACLE_SEED").unwrap_or_else(|| {
-        std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs())
-    });
+    let seed = match std::env::var("ORACLE_SEED").as_deref() {
+        Ok("now") => std::time::UNIX_EPOCH.elapsed().map_or(1, |d| d.as_secs()),
+        Ok(_) => number("ORACLE_SEED").unwrap_or(1),
+        // Fixed, so that a change that breaks something is told from bad luck.
+        Err(_) => 1,
+    };
     let only = number("ORACLE_CASE");
     let seconds = number("ORACLE_SECONDS").unwrap_or(20) as f64 * share;
     let links = setup.links && setup.reference.0 != Kind::Plain;
     let user_overlay = setup.marks == "user.overlay.";
-    let scope = Scope { users: setup.users, user_overlay, links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
+    let scope = Scope { users: setup.users, user_overlay, links, link_ops: setup.links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
     eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);
     let strategy = case(scope);
@@ -55,14 +60,15 @@ fn cases(setup: Setup, share: f64) {
     let mut number = only.unwrap_or(0);
     while start.elapsed().as_secs_f64() < seconds {
         let base = base(number);
-        let mut tree = strategy.new_tree(&mut runner(seed, number)).unwrap();
+        let tree = strategy.new_tree(&mut runner(seed, number)).unwrap();
         if let Err(failure) = run_case(&tree.current(), setup, base, &mut tally)
             && failure.class != BUSY
         {
             let times = found.entry(failure.class.clone()).or_default();
             *times += 1;
             if *times == 1 {
-                let report = shrink(&mut *tree, setup, base, failure);
+                let (case, failure) = shrink(tree.current(), setup, base, failure);
+                let report = describe(&case, &failure);
                 let report = format!("oracle {}: ORACLE_SEED={seed} ORACLE_CASE={number}\n{report}", setup.name);
                 assert!(hunting, "{report}");
                 eprintln!("\n=== {report}\n");
@@ -98,27 +104,6 @@ fn runner(seed: u64, number: u64) -> TestRunner {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&number.to_le_bytes());
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
-}
-
-/// Makes the case smaller while it fails in the same way.
-fn shrink(tree: &mut dyn ValueTree<Value = Case>, setup: Setup, base: Base, first: Failure) -> String {
-    let (start, mut smallest) = (Instant::now(), (tree.current(), first));
-    let mut tally = Tally::default();
-    while start.elapsed() < SHRINKING && tree.simplify() {
-        loop {
-            let case = tree.current();
-            match run_case(&case, setup, base, &mut tally) {
-                Err(failure) if failure.class == smallest.1.class => {
-                    smallest = (case, failure);
-                    break;
-                }
-                // Not this simplification; `complicate` takes it back in part.
-                _ if start.elapsed() < SHRINKING && tree.complicate() => {}
-                _ => return describe(&smallest.0, &smallest.1),
-            }
-        }
-    }
-    describe(&smallest.0, &smallest.1)
 }
 
 fn describe(case: &Case, failure: &Failure) -> String {

@@ -7,11 +7,12 @@
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `ORACLE_SEED` | seed of the run (printed; default: the time) |
+//! | `ORACLE_SEED` | seed of the run (printed; default 1; `now`: the time) |
 //! | `ORACLE_CASE` | run only this case of the seed |
 //! | `ORACLE_SECONDS` | how long each mode runs (default 20) |
 //! | `ORACLE_OPS` | steps per case, about (default 60) |
 //! | `ORACLE_HUNT` | do not stop at a failure: collect one shrunk example of each class |
+//! | `ORACLE_SHRINK` | seconds to make a failing case small (default 20) |
 //! | `ORACLE_BASE` | `disk` or `shm` (default: most on shm, every eighth case on disk) |
 
 #![allow(unsafe_code)]
@@ -28,6 +29,7 @@ mod judge;
 mod moved;
 mod ops;
 mod pathops;
+mod shrink;
 mod stack;
 mod watchdog;
 mod world;
@@ -135,6 +137,7 @@ fn inside_userns(test: &str) -> bool {
         return true;
     }
     if require_userns() {
+        let _turn = hunt::turn();
         let status = std::process::Command::new("unshare")
             .args(["-Urm", "--"])
             .arg(std::env::current_exe().unwrap())

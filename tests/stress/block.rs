@@ -76,9 +76,14 @@ pub fn verify(path: &Path) -> Result<Option<FileId>, String> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(format!("open: {e}")),
     };
+    verify_open(&file)
+}
+
+/// As [`verify`], of an open file.
+pub fn verify_open(file: &File) -> Result<Option<FileId>, String> {
     let mut result = Ok(None);
     for _ in 0..5 {
-        result = verify_once(&file);
+        result = verify_once(file);
         if result.is_ok() {
             break;
         }

@@ -1,6 +1,6 @@
 //! What one process does where the others are too: any of the ordinary refusals is right, anything else is wrong.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,8 @@ pub struct Shared {
     root: PathBuf,
     worker: u64,
     sequence: u64,
+    /// Files kept open while their names move, go, and are used again.
+    held: Vec<(File, FileId)>,
     /// Operations that succeeded.
     pub done: u64,
 }
@@ -32,7 +34,7 @@ pub struct Shared {
 impl Shared {
     /// In the mount at `root`.
     pub fn new(root: &Path, worker: u64) -> Self {
-        Self { root: root.to_owned(), worker, sequence: 0, done: 0 }
+        Self { root: root.to_owned(), worker, sequence: 0, held: Vec::new(), done: 0 }
     }
 
     fn dir(&self, random: &mut Random) -> PathBuf {
@@ -60,7 +62,7 @@ impl Shared {
     /// One operation.
     pub fn step(&mut self, random: &mut Random) {
         let name = self.name(random);
-        let what = random.below(20);
+        let what = random.below(25);
         let result = match what {
             0..=4 => {
                 self.sequence += 1;
@@ -75,6 +77,8 @@ impl Shared {
             13 => fs::remove_dir(self.directory(random)),
             14 => fs::rename(self.directory(random), self.directory(random)),
             15 => shrink(&name),
+            20..=21 => self.hold(&name),
+            22..=24 => self.use_held(random),
             16..=17 => {
                 let dir = self.dir(random);
                 walk(&dir)
@@ -82,6 +86,32 @@ impl Shared {
             _ => block::verify(&name).map(|_| ()).map_err(io::Error::other),
         };
         self.count(&format!("operation {what} on {}", name.display()), result);
+    }
+
+    fn hold(&mut self, name: &Path) -> io::Result<()> {
+        let file = fs::OpenOptions::new().read(true).write(true).open(name)?;
+        if let Some(id) = block::identity(&file)? {
+            if self.held.len() >= 16 {
+                self.held.remove(0);
+            }
+            self.held.push((file, id));
+        }
+        Ok(())
+    }
+
+    /// An open file stays the file it was, whatever became of its names.
+    fn use_held(&mut self, random: &mut Random) -> io::Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let (file, id) = &self.held[random.below(self.held.len() as u64) as usize];
+        if random.below(2) == 0 {
+            block::write(file, id, 1 + random.below(60))?;
+        }
+        match block::verify_open(file).map_err(io::Error::other)? {
+            Some(found) if found != *id => Err(io::Error::other(format!("{id:?} was opened, {found:?} is read"))),
+            _ => Ok(()),
+        }
     }
 
     fn directory(&self, random: &mut Random) -> PathBuf {
