@@ -1,9 +1,9 @@
 //! acetate: a userspace overlay filesystem.
-#[allow(unsafe_code)]
-pub mod sys;
+pub mod app;
+pub mod cli;
+pub mod fuse;
 pub mod idmap;
 pub mod layer;
 pub mod overlay;
-pub mod fuse;
-pub mod app;
-pub mod cli;
+#[allow(unsafe_code)]
+pub mod sys;

@@ -3,15 +3,14 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 pub use super::answers::RootShape;
@@ -70,8 +69,13 @@ impl Adapter {
             counters: Counters::default(),
             workers: Workers::default(),
             ttl,
+            forgotten: AtomicUsize::new(0),
         };
-        Adapter { shared: Arc::new(shared), no_open: false, no_opendir: false }
+        Adapter {
+            shared: Arc::new(shared),
+            no_open: false,
+            no_opendir: false,
+        }
     }
 
     /// The name of the file to open once through the mount before it is shown.
@@ -104,7 +108,11 @@ impl Adapter {
 }
 
 fn caller(req: &Request) -> Caller {
-    Caller { uid: req.uid(), gid: req.gid(), pid: req.pid() }
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+        pid: req.pid(),
+    }
 }
 
 impl Filesystem for Adapter {
@@ -149,7 +157,10 @@ impl Filesystem for Adapter {
                 return reply.error(errno(Errno::ENOENT));
             }
             let root = s.overlay.root().clone();
-            let entry = s.overlay.getattr(&root).map(|attr| Some(Entry { node: root, attr }));
+            let entry = s
+                .overlay
+                .getattr(&root)
+                .map(|attr| Some(Entry { node: root, attr }));
             return s.reply_entry(entry, reply);
         }
         if s.node(parent).is_ok_and(|p| s.primes(&p, name)) {
@@ -163,7 +174,11 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         self.shared.counters.count(Op::Forget);
-        self.shared.overlay.forget(ino.0, nlookup);
+        let gone = self.shared.overlay.forget(ino.0, nlookup);
+        if self.shared.forgotten(gone) {
+            let shared = self.shared.clone();
+            self.shared.workers.run(move || shared.overlay.trim());
+        }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -204,7 +219,15 @@ impl Filesystem for Adapter {
         };
         let (atime, mtime) = (set_time(atime), set_time(mtime));
         let by_handle = fh.is_some();
-        let change = Change { mode, uid, gid, size, by_handle, atime, mtime };
+        let change = Change {
+            mode,
+            uid,
+            gid,
+            size,
+            by_handle,
+            atime,
+            mtime,
+        };
         let need = match size {
             Some(0) => Need::Empty,
             Some(_) => Need::Data,
@@ -238,7 +261,13 @@ impl Filesystem for Adapter {
     ) {
         self.shared.counters.count(Op::Mknod);
         let kind = Kind::from_mode(mode);
-        let new = New { kind, mode, umask, rdev: decode_dev(rdev), target: b"" };
+        let new = New {
+            kind,
+            mode,
+            umask,
+            rdev: decode_dev(rdev),
+            target: b"",
+        };
         self.shared.reply_entry(
             self.shared.make(caller(req), parent, name, &new).map(Some),
             reply,
@@ -255,7 +284,13 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.shared.counters.count(Op::Mkdir);
-        let new = New { kind: Kind::Dir, mode, umask, rdev: (0, 0), target: b"" };
+        let new = New {
+            kind: Kind::Dir,
+            mode,
+            umask,
+            rdev: (0, 0),
+            target: b"",
+        };
         self.shared.reply_entry(
             self.shared.make(caller(req), parent, name, &new).map(Some),
             reply,
@@ -272,7 +307,13 @@ impl Filesystem for Adapter {
     ) {
         self.shared.counters.count(Op::Symlink);
         let target = bytes(target.as_os_str());
-        let new = New { kind: Kind::Symlink, mode: 0o777, umask: 0, rdev: (0, 0), target };
+        let new = New {
+            kind: Kind::Symlink,
+            mode: 0o777,
+            umask: 0,
+            rdev: (0, 0),
+            target,
+        };
         self.shared.reply_entry(
             self.shared.make(caller(req), parent, name, &new).map(Some),
             reply,
@@ -291,12 +332,24 @@ impl Filesystem for Adapter {
     ) {
         let s = &self.shared;
         s.counters.count(Op::Create);
-        let new = New { kind: Kind::File, mode, umask, rdev: (0, 0), target: b"" };
+        let new = New {
+            kind: Kind::File,
+            mode,
+            umask,
+            rdev: (0, 0),
+            target: b"",
+        };
         match s.make(caller(req), parent, name, &new) {
             Ok(e) => {
                 s.overlay.remember(&e.node);
                 let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                reply.created(&s.ttl, &s.attr(&e.attr), Generation(0), FileHandle(0), flags);
+                reply.created(
+                    &s.ttl,
+                    &s.attr(&e.attr),
+                    Generation(0),
+                    FileHandle(0),
+                    flags,
+                );
             }
             Err(e) => reply.error(errno(e)),
         }
@@ -329,7 +382,10 @@ impl Filesystem for Adapter {
             RenameFlags::RENAME_EXCHANGE => How::Exchange,
             _ => return reply.error(errno(Errno::EINVAL)),
         };
-        let ends = self.shared.node(parent).and_then(|a| Ok((a, self.shared.node(newparent)?)));
+        let ends = self
+            .shared
+            .node(parent)
+            .and_then(|a| Ok((a, self.shared.node(newparent)?)));
         let (a, b) = match ends {
             Ok(e) => e,
             Err(e) => return reply.error(errno(e)),
@@ -352,7 +408,10 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.shared.counters.count(Op::Link);
-        let ends = self.shared.node(ino).and_then(|a| Ok((a, self.shared.node(newparent)?)));
+        let ends = self
+            .shared
+            .node(ino)
+            .and_then(|a| Ok((a, self.shared.node(newparent)?)));
         let (node, parent) = match ends {
             Ok(e) => e,
             Err(e) => return reply.error(errno(e)),
@@ -568,7 +627,9 @@ impl Filesystem for Adapter {
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply.error(errno(Errno::ENODATA));
         }
-        let value = s.node(ino).and_then(|n| s.overlay.getxattr(&n, bytes(name)));
+        let value = s
+            .node(ino)
+            .and_then(|n| s.overlay.getxattr(&n, bytes(name)));
         reply_xattr(value, size, reply);
     }
 
@@ -578,7 +639,12 @@ impl Filesystem for Adapter {
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
         }
-        reply_xattr(s.node(ino).and_then(|n| s.overlay.listxattr(&n, caller(req))), size, reply);
+        reply_xattr(
+            s.node(ino)
+                .and_then(|n| s.overlay.listxattr(&n, caller(req))),
+            size,
+            reply,
+        );
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -674,7 +740,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         self.shared.counters.count(Op::CopyFileRange);
-        let ends = self.shared.node(ino_in).and_then(|a| Ok((a, self.shared.node(ino_out)?)));
+        let ends = self
+            .shared
+            .node(ino_in)
+            .and_then(|a| Ok((a, self.shared.node(ino_out)?)));
         let (src, dst) = match ends {
             Ok(e) => e,
             Err(e) => return reply.error(errno(e)),
@@ -682,7 +751,9 @@ impl Filesystem for Adapter {
         let long = len >= LONG_RANGE || self.shared.overlay.copy_is_long(&dst, Need::Data);
         let who = caller(req);
         self.run(long, reply, move |s, reply| {
-            let n = s.overlay.copy_range((&src, offset_in), (&dst, offset_out), len, who);
+            let n = s
+                .overlay
+                .copy_range((&src, offset_in), (&dst, offset_out), len, who);
             reply_written(n.map(|n| usize::try_from(n).unwrap_or(0)), reply);
         });
     }
@@ -715,4 +786,3 @@ impl Adapter {
         });
     }
 }
-

@@ -108,9 +108,21 @@ mod tests {
     fn times_before_1970_come_back_from_fusers_conversion() {
         // -1.2 s is (-2, 800,000,000) in the kernel and arrives as epoch - 2.8 s.
         let arrived = UNIX_EPOCH - Duration::new(2, 800_000_000);
-        assert_eq!(timespec(arrived), Timespec { sec: -2, nsec: 800_000_000 });
-        let out = system_time(Timespec { sec: -2, nsec: 800_000_000 });
-        assert_eq!(UNIX_EPOCH.duration_since(out).unwrap(), Duration::from_millis(1200));
+        assert_eq!(
+            timespec(arrived),
+            Timespec {
+                sec: -2,
+                nsec: 800_000_000
+            }
+        );
+        let out = system_time(Timespec {
+            sec: -2,
+            nsec: 800_000_000,
+        });
+        assert_eq!(
+            UNIX_EPOCH.duration_since(out).unwrap(),
+            Duration::from_millis(1200)
+        );
     }
 
     #[test]

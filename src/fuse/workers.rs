@@ -54,7 +54,11 @@ impl Workers {
             tracing::warn!(error = %e, "no thread for a long request");
             let mut s = self.0.state.lock();
             s.threads -= 1;
-            let job = if s.threads == 0 { s.jobs.pop_back() } else { None };
+            let job = if s.threads == 0 {
+                s.jobs.pop_back()
+            } else {
+                None
+            };
             drop(s);
             if let Some(job) = job {
                 job();

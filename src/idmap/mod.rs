@@ -69,7 +69,14 @@ mod tests {
 
     #[test]
     fn maps_both_ways_in_the_direction_of_contract_2_2() {
-        let m = IdMap::new(vec![IdExtent { disk: 0, view: 1000, count: 10 }], None);
+        let m = IdMap::new(
+            vec![IdExtent {
+                disk: 0,
+                view: 1000,
+                count: 10,
+            }],
+            None,
+        );
         assert_eq!(m.to_view(0), 1000);
         assert_eq!(m.to_disk(1003), Some(3));
         assert_eq!(m.to_view(10), OVERFLOW_ID);

@@ -65,7 +65,11 @@ impl Acl {
     }
 
     /// Changes the named ids; `None` where one has no counterpart.
-    fn shift(mut self, users: impl Fn(u32) -> Option<u32>, groups: impl Fn(u32) -> Option<u32>) -> Option<Acl> {
+    fn shift(
+        mut self,
+        users: impl Fn(u32) -> Option<u32>,
+        groups: impl Fn(u32) -> Option<u32>,
+    ) -> Option<Acl> {
         for e in &mut self.entries {
             match e.tag {
                 USER => e.id = users(e.id)?,
@@ -84,7 +88,11 @@ impl Acl {
 
     /// A value of the view as it is stored; `None` where an id has no mapping.
     pub fn to_disk(v: &[u8], users: &IdMap, groups: &IdMap) -> Option<Vec<u8>> {
-        Some(Acl::parse(v)?.shift(|u| users.to_disk(u), |g| groups.to_disk(g))?.encode())
+        Some(
+            Acl::parse(v)?
+                .shift(|u| users.to_disk(u), |g| groups.to_disk(g))?
+                .encode(),
+        )
     }
 
     /// What a new object in a directory with this default ACL gets: its access
@@ -94,7 +102,10 @@ impl Acl {
         let mut acl = self.clone();
         let mut perm = mode & 0o777;
         let has_mask = acl.entries.iter().any(|e| e.tag == MASK);
-        let extended = acl.entries.iter().any(|e| matches!(e.tag, USER | GROUP | MASK));
+        let extended = acl
+            .entries
+            .iter()
+            .any(|e| matches!(e.tag, USER | GROUP | MASK));
         for e in &mut acl.entries {
             let shift = match e.tag {
                 USER_OBJ => 6,
@@ -116,15 +127,32 @@ mod tests {
     use crate::idmap::IdExtent;
 
     fn acl(e: &[(u16, u16, u32)]) -> Acl {
-        Acl { entries: e.iter().map(|&(tag, perm, id)| Entry { tag, perm, id }).collect() }
+        Acl {
+            entries: e
+                .iter()
+                .map(|&(tag, perm, id)| Entry { tag, perm, id })
+                .collect(),
+        }
     }
 
     #[test]
     fn inheritance_masks_as_the_kernel_does() {
-        let d = acl(&[(USER_OBJ, 7, 0), (USER, 7, 5), (GROUP_OBJ, 7, 0), (MASK, 7, 0), (OTHER, 5, 0)]);
+        let d = acl(&[
+            (USER_OBJ, 7, 0),
+            (USER, 7, 5),
+            (GROUP_OBJ, 7, 0),
+            (MASK, 7, 0),
+            (OTHER, 5, 0),
+        ]);
         let (a, m) = d.inherit(0o640);
         assert_eq!(m, 0o640);
-        let want = acl(&[(USER_OBJ, 6, 0), (USER, 7, 5), (GROUP_OBJ, 7, 0), (MASK, 4, 0), (OTHER, 0, 0)]);
+        let want = acl(&[
+            (USER_OBJ, 6, 0),
+            (USER, 7, 5),
+            (GROUP_OBJ, 7, 0),
+            (MASK, 4, 0),
+            (OTHER, 0, 0),
+        ]);
         assert_eq!(a, Some(want));
         let plain = acl(&[(USER_OBJ, 7, 0), (GROUP_OBJ, 5, 0), (OTHER, 0, 0)]);
         assert_eq!(plain.inherit(0o666), (None, 0o640));
@@ -132,7 +160,14 @@ mod tests {
 
     #[test]
     fn ids_shift_both_ways() {
-        let m = IdMap::new(vec![IdExtent { disk: 0, view: 100, count: 10 }], None);
+        let m = IdMap::new(
+            vec![IdExtent {
+                disk: 0,
+                view: 100,
+                count: 10,
+            }],
+            None,
+        );
         let v = acl(&[(USER_OBJ, 7, 0), (USER, 7, 5), (OTHER, 0, 0)]).encode();
         let shown = Acl::to_view(&v, &m, &m).unwrap();
         assert_eq!(Acl::parse(&shown).unwrap().entries[1].id, 105);

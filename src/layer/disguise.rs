@@ -15,7 +15,9 @@ pub const OLD_OVERRIDE: &[u8] = b"user.fuseoverlayfs.override_stat";
 
 /// The name itself where it is one of the override xattrs.
 pub fn is_override(name: &[u8]) -> Option<&[u8]> {
-    [SECURITY_OVERRIDE, USER_OVERRIDE, OLD_OVERRIDE].contains(&name).then_some(name)
+    [SECURITY_OVERRIDE, USER_OVERRIDE, OLD_OVERRIDE]
+        .contains(&name)
+        .then_some(name)
 }
 
 /// What an override xattr says.
@@ -46,7 +48,13 @@ impl Disguise {
             None | Some("") => (None, (0, 0)),
             Some(t) => parse_type(t)?,
         };
-        Some(Disguise { uid, gid, mode, kind, rdev })
+        Some(Disguise {
+            uid,
+            gid,
+            mode,
+            kind,
+            rdev,
+        })
     }
 
     /// The value to store.
@@ -117,12 +125,23 @@ mod tests {
     #[test]
     fn values_of_the_contract_parse() {
         let d = Disguise::parse(b"0:0:0755:dir").unwrap();
-        assert_eq!((d.uid, d.gid, d.mode, d.kind), (0, 0, 0o755, Some(Kind::Dir)));
+        assert_eq!(
+            (d.uid, d.gid, d.mode, d.kind),
+            (0, 0, 0o755, Some(Kind::Dir))
+        );
         let d = Disguise::parse(b"1:2:644").unwrap();
         assert_eq!(d.kind, None);
         let d = Disguise::parse(b"0:5:0620:char-5-1-extra").unwrap();
         assert_eq!((d.kind, d.rdev), (Some(Kind::Char), (5, 1)));
-        for bad in [&b""[..], b"1", b"1:2", b"a:b:c", b"0:0:9", b"0:0:644:char", b"0:0:644:what"] {
+        for bad in [
+            &b""[..],
+            b"1",
+            b"1:2",
+            b"a:b:c",
+            b"0:0:9",
+            b"0:0:644:char",
+            b"0:0:644:what",
+        ] {
             assert_eq!(Disguise::parse(bad), None, "{bad:?}");
         }
     }

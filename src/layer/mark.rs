@@ -156,7 +156,9 @@ impl Marks {
             b"whiteout" => self.whiteout = true,
             b"impure" => self.impure = true,
             b"opaque" | b"redirect" | b"origin" | b"nlink" => {
-                let Some(v) = xattr::get(spot, name)? else { return Ok(()) };
+                let Some(v) = xattr::get(spot, name)? else {
+                    return Ok(());
+                };
                 match attr {
                     b"opaque" if v == b"y" => self.opaque = Opaque::Yes,
                     b"opaque" if v == b"x" && self.opaque == Opaque::No => {
@@ -179,9 +181,13 @@ impl Marks {
 
 /// The part behind one of the private prefixes.
 pub fn private_suffix(name: &[u8]) -> Option<&[u8]> {
-    [&b"trusted.overlay."[..], b"user.overlay.", b"user.fuseoverlayfs."]
-        .iter()
-        .find_map(|p| name.strip_prefix(*p))
+    [
+        &b"trusted.overlay."[..],
+        b"user.overlay.",
+        b"user.fuseoverlayfs.",
+    ]
+    .iter()
+    .find_map(|p| name.strip_prefix(*p))
 }
 
 /// `overlay.origin`: the file handle of the lower object a copy was made from.
@@ -205,7 +211,9 @@ impl Origin {
     /// Parses the xattr's value; `None` for another version, byte order or length.
     pub fn parse(v: &[u8]) -> Option<Origin> {
         let head = v.get(..OVL_FB_HEAD)?;
-        let &[version, magic, len, flags, kind, ..] = head else { return None };
+        let &[version, magic, len, flags, kind, ..] = head else {
+            return None;
+        };
         let native = (flags & FLAG_BIG_ENDIAN != 0) == cfg!(target_endian = "big");
         if version != 0 || magic != OVL_FH_MAGIC || usize::from(len) != v.len() || !native {
             return None;
@@ -213,7 +221,10 @@ impl Origin {
         let uuid = v.get(5..21)?.try_into().ok()?;
         Some(Origin {
             uuid,
-            handle: Handle { kind: i32::from(kind), bytes: v.get(OVL_FB_HEAD..)?.to_vec() },
+            handle: Handle {
+                kind: i32::from(kind),
+                bytes: v.get(OVL_FB_HEAD..)?.to_vec(),
+            },
         })
     }
 
@@ -222,7 +233,11 @@ impl Origin {
     pub fn encode(&self) -> Option<Vec<u8>> {
         let len = u8::try_from(OVL_FB_HEAD + self.handle.bytes.len()).ok()?;
         let kind = u8::try_from(self.handle.kind).ok()?;
-        let flags = if cfg!(target_endian = "big") { FLAG_BIG_ENDIAN } else { 0 };
+        let flags = if cfg!(target_endian = "big") {
+            FLAG_BIG_ENDIAN
+        } else {
+            0
+        };
         let mut v = vec![0, OVL_FH_MAGIC, len, flags, kind];
         v.extend_from_slice(&self.uuid);
         v.extend_from_slice(&self.handle.bytes);
@@ -255,7 +270,16 @@ mod tests {
 
     #[test]
     fn redirects_that_could_escape_are_refused() {
-        for bad in [&b""[..], b"/", b"a/b", b"..", b"/a/../b", b"/a//b", b"/a/\0", b"."] {
+        for bad in [
+            &b""[..],
+            b"/",
+            b"a/b",
+            b"..",
+            b"/a/../b",
+            b"/a//b",
+            b"/a/\0",
+            b".",
+        ] {
             assert_eq!(Redirect::parse(bad), None, "{bad:?}");
         }
         assert_eq!(Redirect::parse(b"x"), Some(Redirect::Name(b"x".to_vec())));
@@ -269,7 +293,10 @@ mod tests {
     fn origins_survive_a_round_trip() {
         let o = Origin {
             uuid: [7; 16],
-            handle: Handle { kind: 1, bytes: vec![1, 2, 3, 4, 5, 6, 7, 8] },
+            handle: Handle {
+                kind: 1,
+                bytes: vec![1, 2, 3, 4, 5, 6, 7, 8],
+            },
         };
         let v = o.encode().unwrap();
         assert_eq!(Origin::parse(&v), Some(o.clone()));
@@ -279,7 +306,11 @@ mod tests {
 
     #[test]
     fn nlink_marks_survive_a_round_trip() {
-        for m in [NlinkMark::Upper(-3), NlinkMark::Lower(2), NlinkMark::Upper(0)] {
+        for m in [
+            NlinkMark::Upper(-3),
+            NlinkMark::Lower(2),
+            NlinkMark::Upper(0),
+        ] {
             assert_eq!(NlinkMark::parse(&m.encode()), Some(m));
         }
         assert_eq!(NlinkMark::parse(b"Q+1"), None);

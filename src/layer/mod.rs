@@ -99,7 +99,16 @@ impl Layer {
             return Err(Errno::ENOTDIR);
         }
         let uuid = crate::sys::file::fs_uuid(root.as_fd());
-        Ok(Layer { id, root, root_stat, fs: 0, data_only: false, disguised: false, cross, uuid })
+        Ok(Layer {
+            id,
+            root,
+            root_stat,
+            fs: 0,
+            data_only: false,
+            disguised: false,
+            cross,
+            uuid,
+        })
     }
 
     /// Looks a name up in one directory of this layer.
@@ -120,7 +129,11 @@ impl Layer {
             Ok(layer_has && below && has_dot_wh(dir.as_fd(), name)?)
         };
         let Some(stat) = dir::probe(dir.as_fd(), name)? else {
-            return Ok(if dot_wh(true)? { Probe::Whiteout } else { Probe::Absent });
+            return Ok(if dot_wh(true)? {
+                Probe::Whiteout
+            } else {
+                Probe::Absent
+            });
         };
         if stat.is_whiteout() {
             return Ok(Probe::Whiteout);
@@ -128,7 +141,11 @@ impl Layer {
         let mount_point = self.cross == Cross::Refuse && self.foreign(&stat);
         let spot = Spot::at(dir.clone(), name.clone());
         let kind = stat.kind();
-        let mut marks = if mount_point { Marks::default() } else { Marks::read(&spot)? };
+        let mut marks = if mount_point {
+            Marks::default()
+        } else {
+            Marks::read(&spot)?
+        };
         if marks.whiteout && kind == Kind::File && stat.size == 0 && xattr_whiteouts {
             return Ok(Probe::Whiteout);
         }
@@ -138,7 +155,11 @@ impl Layer {
                 marks.opaque = Opaque::Yes;
             }
         }
-        Ok(Probe::Object(Box::new(Object { stat, marks, mount_point })))
+        Ok(Probe::Object(Box::new(Object {
+            stat,
+            marks,
+            mount_point,
+        })))
     }
 
     /// Whether a stat is of another mount than this layer's root.
@@ -157,7 +178,9 @@ impl Layer {
 
 /// Whether `dir` holds `.wh.NAME`. A name too long for the prefix has none.
 pub fn has_dot_wh(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
-    let Some(wh) = mark::dot_wh_name(name) else { return Ok(false) };
+    let Some(wh) = mark::dot_wh_name(name) else {
+        return Ok(false);
+    };
     Ok(dir::probe(dir, &wh)?.is_some())
 }
 

@@ -21,7 +21,11 @@ pub fn to_disk(inside: &[u8]) -> Option<Cow<'_, [u8]>> {
             return Some(Cow::Owned([escaped, rest].concat()));
         }
     }
-    if hidden(inside) { None } else { Some(Cow::Borrowed(inside)) }
+    if hidden(inside) {
+        None
+    } else {
+        Some(Cow::Borrowed(inside))
+    }
 }
 
 /// The name inside for a name on disk; `None` where it is private.
@@ -34,7 +38,11 @@ pub fn to_view(disk: &[u8]) -> Option<Cow<'_, [u8]>> {
             return None;
         }
     }
-    if hidden(disk) { None } else { Some(Cow::Borrowed(disk)) }
+    if hidden(disk) {
+        None
+    } else {
+        Some(Cow::Borrowed(disk))
+    }
 }
 
 fn hidden(name: &[u8]) -> bool {
@@ -55,7 +63,11 @@ mod tests {
 
     #[test]
     fn nested_overlay_names_are_escaped_and_come_back() {
-        for n in [&b"trusted.overlay.opaque"[..], b"user.overlay.redirect", b"user.x"] {
+        for n in [
+            &b"trusted.overlay.opaque"[..],
+            b"user.overlay.redirect",
+            b"user.x",
+        ] {
             let disk = to_disk(n).unwrap();
             assert_eq!(to_view(&disk).as_deref(), Some(n));
         }

@@ -36,18 +36,26 @@ pub struct Item {
     pub name: Box<[u8]>,
 }
 
+/// (cookie, name) → (number, type).
+type ByCookie = BTreeMap<(u64, Box<[u8]>), (u64, Kind)>;
+
 /// All names of one directory by (cookie, name). A tree, since a directory of a
 /// million names is emptied name by name.
 #[derive(Debug, Default)]
 pub struct Listing {
-    items: RwLock<BTreeMap<(u64, Box<[u8]>), (u64, Kind)>>,
+    items: RwLock<ByCookie>,
 }
 
 impl Listing {
     /// A listing of these names.
     pub fn new(items: Vec<Item>) -> Self {
-        let map = items.into_iter().map(|i| ((i.cookie, i.name), (i.ino, i.kind))).collect();
-        Listing { items: RwLock::new(map) }
+        let map = items
+            .into_iter()
+            .map(|i| ((i.cookie, i.name), (i.ino, i.kind)))
+            .collect();
+        Listing {
+            items: RwLock::new(map),
+        }
     }
 
     /// How many names.
@@ -64,12 +72,14 @@ impl Listing {
     pub fn after(&self, cookie: u64, count: usize) -> Vec<Item> {
         let items = self.items.read();
         let from = (cookie.saturating_add(1), Box::default());
-        let mut rest = items.range(from..).map(|((cookie, name), (ino, kind))| Item {
-            cookie: *cookie,
-            ino: *ino,
-            kind: *kind,
-            name: name.clone(),
-        });
+        let mut rest = items
+            .range(from..)
+            .map(|((cookie, name), (ino, kind))| Item {
+                cookie: *cookie,
+                ino: *ino,
+                kind: *kind,
+                name: name.clone(),
+            });
         let mut out: Vec<Item> = rest.by_ref().take(count).collect();
         // Names of one cookie are told together: all but the last of them carry
         // the cookie before, so that a reader that stops there sees them again
@@ -88,7 +98,9 @@ impl Listing {
     }
 
     fn insert(&self, item: Item) {
-        self.items.write().insert((item.cookie, item.name), (item.ino, item.kind));
+        self.items
+            .write()
+            .insert((item.cookie, item.name), (item.ino, item.kind));
     }
 
     fn remove(&self, name: &[u8]) {
@@ -114,14 +126,19 @@ const ALWAYS: usize = 8;
 
 impl std::fmt::Debug for Listings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listings").field("max_names", &self.max_names).finish()
+        f.debug_struct("Listings")
+            .field("max_names", &self.max_names)
+            .finish()
     }
 }
 
 impl Listings {
     /// Keeps up to `max_names` names beyond the last few listings.
     pub fn new(max_names: usize) -> Self {
-        Listings { cache: Mutex::default(), max_names }
+        Listings {
+            cache: Mutex::default(),
+            max_names,
+        }
     }
 
     /// The listing of a directory, if it is kept.
@@ -144,8 +161,14 @@ impl Listings {
         c.map.insert(dir, (listing, tick));
         let mut names: usize = c.map.values().map(|(l, _)| l.len()).sum();
         while c.map.len() > ALWAYS && (names > self.max_names || c.map.len() > 1024) {
-            let oldest = c.map.iter().min_by_key(|(_, (_, used))| *used).map(|(k, _)| *k);
-            let Some(victim) = oldest.and_then(|k| c.map.remove(&k)) else { break };
+            let oldest = c
+                .map
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(k, _)| *k);
+            let Some(victim) = oldest.and_then(|k| c.map.remove(&k)) else {
+                break;
+            };
             names = names.saturating_sub(victim.0.len());
             evicted.push(victim);
         }
@@ -162,7 +185,12 @@ impl Listings {
     /// A name appeared (or changed what it stands for).
     pub fn added(&self, dir: u64, name: &[u8], ino: u64, kind: Kind) {
         if let Some(l) = self.get(dir) {
-            l.insert(Item { cookie: cookie(name), ino, kind, name: name.into() });
+            l.insert(Item {
+                cookie: cookie(name),
+                ino,
+                kind,
+                name: name.into(),
+            });
         }
     }
 
@@ -180,7 +208,12 @@ mod tests {
 
     fn item(name: &str) -> Item {
         let n = name.as_bytes();
-        Item { cookie: cookie(n), ino: 9, kind: Kind::File, name: n.into() }
+        Item {
+            cookie: cookie(n),
+            ino: 9,
+            kind: Kind::File,
+            name: n.into(),
+        }
     }
 
     #[test]
@@ -220,7 +253,10 @@ mod tests {
     fn listings_are_bounded_but_the_last_few() {
         let c = Listings::new(10);
         for d in 0..100 {
-            c.put(d, Arc::new(Listing::new((0..5).map(|i| item(&i.to_string())).collect())));
+            c.put(
+                d,
+                Arc::new(Listing::new((0..5).map(|i| item(&i.to_string())).collect())),
+            );
         }
         assert!((0..92).all(|d| c.get(d).is_none()) && c.get(99).is_some());
     }

@@ -143,11 +143,19 @@ impl Overlay {
         self.table.remember(node);
     }
 
-    /// The kernel forgets `count` lookups of a node.
-    pub fn forget(&self, ino: u64, count: u64) {
-        for gone in self.table.forget(ino, count) {
-            self.vanished(&gone);
+    /// The kernel forgets `count` lookups of a node; how many nodes went.
+    pub fn forget(&self, ino: u64, count: u64) -> usize {
+        let gone = self.table.forget(ino, count);
+        for node in &gone {
+            self.vanished(node);
         }
+        gone.len()
+    }
+
+    /// Gives memory back to the system after many nodes went.
+    pub fn trim(&self) {
+        self.table.shrink();
+        crate::sys::process::trim_memory();
     }
 
     /// Gives a node back that the kernel was not told of after all.
@@ -165,7 +173,8 @@ impl Overlay {
         self.listings.remove(node.ino);
         if let (Some(id), true) = (node.upper.get(), node.is_orphan()) {
             let layer = crate::layer::UPPER;
-            self.table.drop_claim(inode::table::Claim { layer, id: *id });
+            self.table
+                .drop_claim(inode::table::Claim { layer, id: *id });
         }
         if node.is_orphan() {
             self.orphans.remove(self.stack.upper.as_ref(), node.ino);

@@ -36,7 +36,8 @@ const MAX_LOWERS: usize = 500;
 /// may just be ending.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Entries of merged listings kept by default.
-const DIR_CACHE: usize = 2_000_000;
+/// The kernel keeps the listings themselves; these serve changes between them.
+const DIR_CACHE: usize = 100_000;
 
 impl Overlay {
     /// Opens the layers, takes and probes the upper.
@@ -62,9 +63,8 @@ impl Overlay {
         let numbers = number_file_systems(options, &mut lowers, upper.as_mut(), &mut warnings);
         let stack = Stack { upper, lowers };
         let table = Table::default();
-        let root = make_root(&stack, numbers, &table).map_err(|e| {
-            SetupError::new(format!("cannot read the layers' roots: {e}"), "")
-        })?;
+        let root = make_root(&stack, numbers, &table)
+            .map_err(|e| SetupError::new(format!("cannot read the layers' roots: {e}"), ""))?;
         table.insert_root(root.clone());
         let limit = probe::descriptor_limit();
         let budget = limit.saturating_sub(stack.lowers.len() + 64);
@@ -82,12 +82,7 @@ impl Overlay {
     }
 }
 
-fn settings(
-    options: &Options,
-    stack: &Stack,
-    numbers: Numbers,
-    warnings: Vec<String>,
-) -> Settings {
+fn settings(options: &Options, stack: &Stack, numbers: Numbers, warnings: Vec<String>) -> Settings {
     Settings {
         users: IdMap::new(options.uid_map.clone(), options.squash_uid),
         groups: IdMap::new(options.gid_map.clone(), options.squash_gid),
@@ -106,9 +101,13 @@ fn settings(
 
 /// What a lower that contains the upper must not show.
 fn traps(stack: &Stack) -> Vec<ObjectId> {
-    let Some(u) = &stack.upper else { return Vec::new() };
+    let Some(u) = &stack.upper else {
+        return Vec::new();
+    };
     let work = Spot::fd(u.work.clone()).stat().map(|s| ObjectId::of(&s));
-    std::iter::once(ObjectId::of(&u.layer.root_stat)).chain(work).collect()
+    std::iter::once(ObjectId::of(&u.layer.root_stat))
+        .chain(work)
+        .collect()
 }
 
 /// Whether any layer's file system can hold an ACL.
@@ -122,11 +121,17 @@ fn holds_acls(stack: &Stack) -> bool {
 
 fn open_lowers(options: &Options) -> std::result::Result<Vec<Layer>, SetupError> {
     if options.lowers.iter().all(|l| l.data_only) {
-        return Err(SetupError::new("no lower layer was given", "add lowerdir=DIR[:DIR…]"));
+        return Err(SetupError::new(
+            "no lower layer was given",
+            "add lowerdir=DIR[:DIR…]",
+        ));
     }
     if options.lowers.len() > MAX_LOWERS {
         return Err(SetupError::new(
-            format!("{} lower layers were given, {MAX_LOWERS} is the most", options.lowers.len()),
+            format!(
+                "{} lower layers were given, {MAX_LOWERS} is the most",
+                options.lowers.len()
+            ),
             "merge some of them into one layer",
         ));
     }
@@ -145,7 +150,11 @@ fn open_lower(
     path: &Path,
     options: &Options,
 ) -> std::result::Result<Layer, SetupError> {
-    let cross = if options.follow_submounts { Cross::Follow } else { Cross::Refuse };
+    let cross = if options.follow_submounts {
+        Cross::Follow
+    } else {
+        Cross::Refuse
+    };
     let mut layer = Layer::open(id, path, Hold::Lower(cross)).map_err(|e| {
         SetupError::new(
             format!("lowerdir {}: {e}", path.display()),
@@ -183,7 +192,10 @@ fn open_upper(
     })?;
     check_places(path, work_path, &layer, &work_dir, lowers, warnings)?;
     let mut locks = Vec::new();
-    for (l, p, what) in [(&layer, path, "upperdir"), (&work_dir, work_path, "workdir")] {
+    for (l, p, what) in [
+        (&layer, path, "upperdir"),
+        (&work_dir, work_path, "workdir"),
+    ] {
         locks.push(lock(l, p, what)?);
     }
     let in_work = |e: Errno| {
@@ -268,7 +280,10 @@ fn check_places(
     lowers: &[Layer],
     warnings: &mut Vec<String>,
 ) -> std::result::Result<(), SetupError> {
-    let (u, w) = (ObjectId::of(&upper.root_stat), ObjectId::of(&work.root_stat));
+    let (u, w) = (
+        ObjectId::of(&upper.root_stat),
+        ObjectId::of(&work.root_stat),
+    );
     if upper.root_stat.dev != work.root_stat.dev || upper.root_stat.mnt_id != work.root_stat.mnt_id
     {
         return Err(SetupError::new(
@@ -284,7 +299,11 @@ fn check_places(
     let above_work = ancestors(&work.root);
     if u == w || above_work.contains(&u) || above_upper.contains(&w) {
         return Err(SetupError::new(
-            format!("workdir {} and upperdir {} overlap", work_path.display(), path.display()),
+            format!(
+                "workdir {} and upperdir {} overlap",
+                work_path.display(),
+                path.display()
+            ),
             "make them two directories side by side",
         ));
     }
@@ -292,7 +311,10 @@ fn check_places(
         let id = ObjectId::of(&l.root_stat);
         if id == u || id == w {
             return Err(SetupError::new(
-                format!("upperdir {} or its workdir is also a lowerdir", path.display()),
+                format!(
+                    "upperdir {} or its workdir is also a lowerdir",
+                    path.display()
+                ),
                 "a lower layer is never written: use an empty directory as upperdir",
             ));
         }
@@ -316,13 +338,17 @@ fn check_places(
 fn ancestors(dir: &Arc<OwnedFd>) -> Vec<ObjectId> {
     let mut out = Vec::new();
     let mut at = dir.clone();
-    let Ok(mut last) = Spot::fd(at.clone()).stat() else { return out };
+    let Ok(mut last) = Spot::fd(at.clone()).stat() else {
+        return out;
+    };
     for _ in 0..4096 {
         let up = Spot::at(at.clone(), Name::from(&b".."[..]))
             .open(rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
         let Ok(up) = up else { break };
         at = Arc::new(up);
-        let Ok(s) = Spot::fd(at.clone()).stat() else { break };
+        let Ok(s) = Spot::fd(at.clone()).stat() else {
+            break;
+        };
         if crate::sys::stat::same_object(&s, &last) && s.mnt_id == last.mnt_id {
             break;
         }
@@ -394,7 +420,9 @@ fn drop_default_acl(dir: &Arc<OwnedFd>) {
 fn find_namespace(work: &Arc<OwnedFd>, user_only: bool) -> Namespace {
     let spot = Spot::fd(work.clone());
     let works = |ns: Namespace| {
-        let Some(name) = ns.name("acetate-probe") else { return false };
+        let Some(name) = ns.name("acetate-probe") else {
+            return false;
+        };
         let set = xattr::set(&spot, name.as_bytes(), b"y", 0).is_ok();
         set && xattr::remove(&spot, name.as_bytes()).is_ok()
     };
@@ -435,7 +463,10 @@ fn number_file_systems(
             devs.len()
         ));
     }
-    Numbers { one_fs: devs.len() == 1, bits32: options.ino32 }
+    Numbers {
+        one_fs: devs.len() == 1,
+        bits32: options.ino32,
+    }
 }
 
 fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>> {
@@ -470,9 +501,16 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
             mount_point: false,
         });
     }
-    let top = stack.lowers.first().map_or((0, 1), |l| (l.fs, l.root_stat.ino));
+    let top = stack
+        .lowers
+        .first()
+        .map_or((0, 1), |l| (l.fs, l.root_stat.ino));
     let number = numbers.number(top.0, top.1);
-    let ino = if number > 1 { number } else { table.fresh_number() };
+    let ino = if number > 1 {
+        number
+    } else {
+        table.fresh_number()
+    };
     Ok(Arc::new(Node {
         ino,
         kind: Kind::Dir,
@@ -480,8 +518,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
         upper,
         metacopy: AtomicBool::new(false),
         nlink: AtomicI64::new(NO_NLINK),
-        anchor: OnceLock::new(),
-        ctime_mask: Mutex::new(None),
+        rare: Mutex::new(None),
         lowers: RwLock::new(lowers.into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

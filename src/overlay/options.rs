@@ -111,6 +111,6 @@ pub struct Options {
     pub follow_submounts: bool,
     /// `fd_cache=N`: descriptors the engine may keep open; `None`: from RLIMIT_NOFILE.
     pub fd_cache: Option<usize>,
-    /// `dir_cache=N`: entries of merged listings kept; `None`: 2,000,000.
+    /// `dir_cache=N`: entries of merged listings kept; `None`: 100,000.
     pub dir_cache: Option<usize>,
 }

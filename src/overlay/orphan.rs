@@ -32,7 +32,10 @@ pub struct Orphans {
 impl Orphans {
     /// Keeps at most `descriptors` by descriptor.
     pub fn new(descriptors: usize) -> Self {
-        Orphans { kept: DashMap::new(), descriptors }
+        Orphans {
+            kept: DashMap::new(),
+            descriptors,
+        }
     }
 
     /// Whether one more may be kept by a descriptor.
@@ -60,7 +63,9 @@ impl Orphans {
 
     /// Whether one's remaining name in the work directory counts as a link.
     pub fn is_aside(&self, ino: u64) -> bool {
-        self.kept.get(&ino).is_some_and(|k| matches!(k.value(), Kept::Aside(_)))
+        self.kept
+            .get(&ino)
+            .is_some_and(|k| matches!(k.value(), Kept::Aside(_)))
     }
 
     /// Lets one go.

@@ -12,7 +12,10 @@ pub struct SetupError {
 impl SetupError {
     /// An error with a hint.
     pub fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        SetupError { what: what.into(), hint: hint.into() }
+        SetupError {
+            what: what.into(),
+            hint: hint.into(),
+        }
     }
 }
 

@@ -37,7 +37,10 @@ impl Stack {
 
     /// Whether a merged layer lies below this one.
     pub fn has_below(&self, id: LayerId) -> bool {
-        self.lowers.iter().skip(usize::from(id)).any(|l| !l.data_only)
+        self.lowers
+            .iter()
+            .skip(usize::from(id))
+            .any(|l| !l.data_only)
     }
 }
 

@@ -62,14 +62,18 @@ fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) 
     let mut pos = start;
     while pos < end {
         let want = usize::try_from((end - pos).min(buf.len() as u64)).unwrap_or(buf.len());
-        let Some(chunk) = buf.get_mut(..want) else { return Err(Errno::EIO) };
+        let Some(chunk) = buf.get_mut(..want) else {
+            return Err(Errno::EIO);
+        };
         let n = file::read_at(src, chunk, pos)?;
         if n == 0 {
             return Ok(());
         }
         let mut done = 0;
         while done < n {
-            let Some(rest) = chunk.get(done..n) else { return Err(Errno::EIO) };
+            let Some(rest) = chunk.get(done..n) else {
+                return Err(Errno::EIO);
+            };
             let w = file::write_at(dst, rest, pos + done as u64)?;
             if w == 0 {
                 return Err(Errno::EIO);
@@ -82,11 +86,7 @@ fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) 
 }
 
 /// copy_file_range(2) between two open files, once; a short count is an answer.
-pub fn copy_range(
-    src: (BorrowedFd<'_>, u64),
-    dst: (BorrowedFd<'_>, u64),
-    len: u64,
-) -> Result<u64> {
+pub fn copy_range(src: (BorrowedFd<'_>, u64), dst: (BorrowedFd<'_>, u64), len: u64) -> Result<u64> {
     let (mut i, mut o) = (src.1, dst.1);
     let want = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
     let n = rustix::fs::copy_file_range(src.0, Some(&mut i), dst.0, Some(&mut o), want)?;

@@ -34,7 +34,10 @@ const CAP_V3: u32 = 0x2008_0522;
 
 /// Puts every permitted capability of this thread into its effective set.
 fn raise_effective() {
-    let mut h = CapHeader { version: CAP_V3, pid: 0 };
+    let mut h = CapHeader {
+        version: CAP_V3,
+        pid: 0,
+    };
     let mut d = [CapData::default(); 2];
     // SAFETY: version 3 reads and writes two CapData; both live on this stack.
     let ok = unsafe { libc::syscall(libc::SYS_capget, &mut h, d.as_mut_ptr()) } == 0;
@@ -100,12 +103,19 @@ fn set_fs_id(call: libc::c_long, id: u32) -> Result<()> {
         libc::syscall(call, id);
         libc::syscall(call, u32::MAX) as u32
     };
-    if now == id { Ok(()) } else { Err(Errno::EOVERFLOW) }
+    if now == id {
+        Ok(())
+    } else {
+        Err(Errno::EOVERFLOW)
+    }
 }
 
 /// The ids this thread creates as while nothing else is asked for.
 pub fn own_ids() -> (u32, u32) {
-    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
 }
 
 /// Sets this thread's own umask, leaving the other threads' alone.
@@ -128,7 +138,9 @@ pub fn set_umask(mask: u32) -> Result<()> {
 /// Whether `pid` (of the requester) is in group `gid` by its supplementary
 /// groups; false where /proc does not tell.
 pub fn in_group(pid: u32, gid: u32) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return false;
+    };
     text.lines()
         .find_map(|l| l.strip_prefix("Groups:"))
         .is_some_and(|g| g.split_whitespace().any(|w| w.parse() == Ok(gid)))

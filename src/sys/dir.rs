@@ -53,9 +53,9 @@ pub fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8], cross: Cross) -> Result<Own
             | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
             Ok(fd) => return Ok(fd),
-            Err(
-                rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL,
-            ) => NO_OPENAT2.store(true, Ordering::Relaxed),
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {
+                NO_OPENAT2.store(true, Ordering::Relaxed)
+            }
             // EAGAIN: a rename or mount elsewhere raced with the check.
             Err(rustix::io::Errno::AGAIN) => {}
             Err(e) => return Err(e.into()),
@@ -99,7 +99,11 @@ pub fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(Dirent)) -> Result<()> {
         if name == b"." || name == b".." {
             continue;
         }
-        each(Dirent { name: name.to_vec(), ino: entry.ino(), kind: kind_of(entry.file_type()) });
+        each(Dirent {
+            name: name.to_vec(),
+            ino: entry.ino(),
+            kind: kind_of(entry.file_type()),
+        });
     }
     Ok(())
 }
@@ -137,7 +141,13 @@ pub fn mkdir(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<()> {
 pub fn mknod(dir: BorrowedFd<'_>, name: &[u8], mode: u32, rdev: (u32, u32)) -> Result<()> {
     let t = FileType::from_raw_mode(mode);
     let dev = rustix::fs::makedev(rdev.0, rdev.1);
-    Ok(rustix::fs::mknodat(dir, name, t, Mode::from_raw_mode(mode & 0o7777), dev)?)
+    Ok(rustix::fs::mknodat(
+        dir,
+        name,
+        t,
+        Mode::from_raw_mode(mode & 0o7777),
+        dev,
+    )?)
 }
 
 /// Makes a symlink.
@@ -147,15 +157,24 @@ pub fn symlink(target: &[u8], dir: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 
 /// Makes a regular file that must not exist yet and opens it for reading and writing.
 pub fn create_file(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<OwnedFd> {
-    let flags =
-        OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))?)
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(
+        dir,
+        name,
+        flags,
+        Mode::from_raw_mode(mode),
+    )?)
 }
 
 /// Makes a regular file without a name in `dir`'s file system (O_TMPFILE).
 pub fn create_unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(mode))?)
+    Ok(rustix::fs::openat(
+        dir,
+        ".",
+        flags,
+        Mode::from_raw_mode(mode),
+    )?)
 }
 
 /// Removes a name that is not a directory.
@@ -195,12 +214,20 @@ pub fn rename(
         Rename::Exchange => RenameFlags::EXCHANGE,
         Rename::Whiteout => RenameFlags::WHITEOUT,
     };
-    Ok(rustix::fs::renameat_with(from.0, from.1, to.0, to.1, flags)?)
+    Ok(rustix::fs::renameat_with(
+        from.0, from.1, to.0, to.1, flags,
+    )?)
 }
 
 /// Gives the object at (`dir`, `name`) another name. EEXIST where it is taken.
 pub fn link(from: (BorrowedFd<'_>, &[u8]), to: (BorrowedFd<'_>, &[u8])) -> Result<()> {
-    Ok(rustix::fs::linkat(from.0, from.1, to.0, to.1, AtFlags::empty())?)
+    Ok(rustix::fs::linkat(
+        from.0,
+        from.1,
+        to.0,
+        to.1,
+        AtFlags::empty(),
+    )?)
 }
 
 /// Gives an open object (O_TMPFILE or a name that was lost) a name.
@@ -211,9 +238,15 @@ pub fn link_fd(fd: BorrowedFd<'_>, to: (BorrowedFd<'_>, &[u8])) -> Result<()> {
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
         r => return Ok(r?),
     }
-    let path = CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-        .map_err(|_| Errno::EINVAL)?;
-    Ok(rustix::fs::linkat(rustix::fs::CWD, path, to.0, to.1, AtFlags::SYMLINK_FOLLOW)?)
+    let path =
+        CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
+    Ok(rustix::fs::linkat(
+        rustix::fs::CWD,
+        path,
+        to.0,
+        to.1,
+        AtFlags::SYMLINK_FOLLOW,
+    )?)
 }
 
 /// Writes the directory itself to disk.
@@ -243,8 +276,17 @@ pub fn clone_mount(dir: BorrowedFd<'_>, cross: Cross) -> Result<OwnedFd> {
 
 /// mount_setattr(2) on a mount and all below it.
 fn set_mount_attr(mount: &OwnedFd, set: u64) -> Result<()> {
-    let atime = if set == libc::MOUNT_ATTR_NOATIME { libc::MOUNT_ATTR__ATIME } else { 0 };
-    let attr = libc::mount_attr { attr_set: set, attr_clr: atime, propagation: 0, userns_fd: 0 };
+    let atime = if set == libc::MOUNT_ATTR_NOATIME {
+        libc::MOUNT_ATTR__ATIME
+    } else {
+        0
+    };
+    let attr = libc::mount_attr {
+        attr_set: set,
+        attr_clr: atime,
+        propagation: 0,
+        userns_fd: 0,
+    };
     // SAFETY: an empty NUL-terminated path and a struct of the size given, both
     // alive during the call.
     let r = unsafe {

@@ -10,7 +10,9 @@ use super::{Errno, Result};
 pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> Result<usize> {
     let mut done = 0usize;
     while done < buf.len() {
-        let Some(rest) = buf.get_mut(done..) else { break };
+        let Some(rest) = buf.get_mut(done..) else {
+            break;
+        };
         match rustix::io::pread(fd, rest, offset.saturating_add(done as u64)) {
             Ok(0) => break,
             Ok(n) => done += n,
@@ -113,7 +115,11 @@ pub fn inode_flags(fd: BorrowedFd<'_>) -> Result<u32> {
     // SAFETY: FS_IOC_GETFLAGS writes one int through the pointer, which lives
     // until the call returns.
     let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut v) };
-    if r < 0 { Err(Errno::last()) } else { Ok(v as u32) }
+    if r < 0 {
+        Err(Errno::last())
+    } else {
+        Ok(v as u32)
+    }
 }
 
 /// FS_IOC_SETFLAGS.
@@ -156,11 +162,20 @@ pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
     }
     // _IOR(0x15, 0, struct fsuuid2), include/uapi/linux/fs.h
     const FS_IOC_GETFSUUID: libc::Ioctl = (2 << 30) | (17 << 16) | (0x15 << 8);
-    let Ok(readable) = super::dir::open_readable(fd) else { return [0; 16] };
-    let mut u = FsUuid2 { len: 0, uuid: [0; 16] };
+    let Ok(readable) = super::dir::open_readable(fd) else {
+        return [0; 16];
+    };
+    let mut u = FsUuid2 {
+        len: 0,
+        uuid: [0; 16],
+    };
     // SAFETY: the kernel writes at most sizeof(struct fsuuid2) = 17 bytes.
     let r = unsafe { libc::ioctl(readable.as_raw_fd(), FS_IOC_GETFSUUID, &mut u) };
-    if r == 0 && u.len == 16 { u.uuid } else { [0; 16] }
+    if r == 0 && u.len == 16 {
+        u.uuid
+    } else {
+        [0; 16]
+    }
 }
 
 /// A second descriptor for the same open description.

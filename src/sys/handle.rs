@@ -27,9 +27,17 @@ struct RawHandle {
 /// The handle of the object at `spot`. EOPNOTSUPP where its file system has none.
 pub fn of(spot: &Spot) -> Result<Handle> {
     let name = CString::new(spot.component()).map_err(|_| Errno::EINVAL)?;
-    let mut h = RawHandle { bytes: MAX_HANDLE as u32, kind: 0, data: [0; MAX_HANDLE] };
+    let mut h = RawHandle {
+        bytes: MAX_HANDLE as u32,
+        kind: 0,
+        data: [0; MAX_HANDLE],
+    };
     let mut mount_id: libc::c_int = 0;
-    let flags = if spot.is_descriptor() { libc::AT_EMPTY_PATH } else { 0 };
+    let flags = if spot.is_descriptor() {
+        libc::AT_EMPTY_PATH
+    } else {
+        0
+    };
     // SAFETY: `name` is NUL-terminated; `h` says how many bytes it has room for
     // and `mount_id` takes one int; all outlive the call.
     let r = unsafe {
@@ -46,5 +54,8 @@ pub fn of(spot: &Spot) -> Result<Handle> {
         return Err(Errno::last());
     }
     let n = (h.bytes as usize).min(MAX_HANDLE);
-    Ok(Handle { kind: h.kind, bytes: h.data.get(..n).unwrap_or_default().to_vec() })
+    Ok(Handle {
+        kind: h.kind,
+        bytes: h.data.get(..n).unwrap_or_default().to_vec(),
+    })
 }

@@ -30,7 +30,11 @@ pub fn whiteout_kind(work: BorrowedFd<'_>) -> Result<WhiteoutKind> {
             drop(dir::create_file(work, over, 0o600)?);
             let renames = dir::rename((work, over), (work, name), Rename::Replace).is_ok();
             remove_if_there(work, over)?;
-            if kept && renames { WhiteoutKind::CharDevice } else { WhiteoutKind::DotWh }
+            if kept && renames {
+                WhiteoutKind::CharDevice
+            } else {
+                WhiteoutKind::DotWh
+            }
         }
         Err(_) => {
             drop(dir::create_file(work, name, 0o600)?);
@@ -56,7 +60,9 @@ pub fn rename_whiteout(work: BorrowedFd<'_>) -> Result<bool> {
 
 /// Whether O_TMPFILE works in `work`.
 pub fn unnamed_files(work: BorrowedFd<'_>) -> bool {
-    let Ok(fd) = dir::create_unnamed(work, 0o600) else { return false };
+    let Ok(fd) = dir::create_unnamed(work, 0o600) else {
+        return false;
+    };
     let name = b"#probe-link";
     if remove_if_there(work, name).is_err() || dir::link_fd(fd.as_fd(), (work, name)).is_err() {
         return false;
@@ -74,12 +80,18 @@ fn remove_if_there(d: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
 /// The pid that holds a flock(2) on the inode (`dev`, `ino`), from /proc/locks.
 pub fn lock_holder(dev: u64, ino: u64) -> Option<u32> {
     let text = std::fs::read_to_string("/proc/locks").ok()?;
-    let want = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let want = format!(
+        "{:02x}:{:02x}:{ino}",
+        rustix::fs::major(dev),
+        rustix::fs::minor(dev)
+    );
     text.lines().find_map(|l| {
         let mut w = l.split_whitespace().skip(1);
         let flock = w.next()? == "FLOCK";
         let pid = w.nth(2)?;
-        (flock && w.next()? == want).then(|| pid.parse().ok()).flatten()
+        (flock && w.next()? == want)
+            .then(|| pid.parse().ok())
+            .flatten()
     })
 }
 
@@ -90,11 +102,15 @@ pub fn descriptor_limit() -> usize {
         && cur < max
         && rustix::process::setrlimit(
             rustix::process::Resource::Nofile,
-            rustix::process::Rlimit { current: Some(max), maximum: Some(max) },
+            rustix::process::Rlimit {
+                current: Some(max),
+                maximum: Some(max),
+            },
         )
         .is_ok()
     {
         return usize::try_from(max).unwrap_or(usize::MAX);
     }
-    l.current.map_or(1 << 20, |c| usize::try_from(c).unwrap_or(usize::MAX))
+    l.current
+        .map_or(1 << 20, |c| usize::try_from(c).unwrap_or(usize::MAX))
 }

@@ -308,12 +308,24 @@ pub fn path_of_descriptor(fd: &OwnedFd) -> std::path::PathBuf {
 }
 
 /// Gives the calling thread a mount namespace of its own, from which nothing
-/// spreads to others. Needs CAP_SYS_ADMIN; other threads keep theirs.
+/// spreads to others; unmounts out there still spread into it where mounts are
+/// shared, so that it keeps nobody else's mount alive. Needs CAP_SYS_ADMIN;
+/// other threads keep theirs.
 pub fn own_mount_namespace() -> Result<()> {
     // SAFETY: CLONE_NEWNS (with CLONE_FS, which it implies) concerns the calling
     // thread alone.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     use rustix::mount::{MountPropagationFlags, mount_change};
-    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    Ok(mount_change("/", private)?)
+    let downstream = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
+    Ok(mount_change("/", downstream)?)
+}
+
+/// Gives free heap memory back to the system, where the C library can.
+pub fn trim_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes the allocator's own locks and touches only
+    // free memory.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }

@@ -21,7 +21,10 @@ pub struct ObjectId {
 impl ObjectId {
     /// The identity a stat speaks of.
     pub fn of(s: &Stat) -> Self {
-        ObjectId { dev: s.dev, ino: s.ino }
+        ObjectId {
+            dev: s.dev,
+            ino: s.ino,
+        }
     }
 }
 
@@ -39,12 +42,18 @@ static NO_FCHMODAT2: AtomicBool = AtomicBool::new(false);
 impl Spot {
     /// `name` in `dir`.
     pub fn at(dir: Arc<OwnedFd>, name: Name) -> Self {
-        Spot { dir, name: Some(name) }
+        Spot {
+            dir,
+            name: Some(name),
+        }
     }
 
     /// The object that `fd` holds.
     pub fn fd(fd: Arc<OwnedFd>) -> Self {
-        Spot { dir: fd, name: None }
+        Spot {
+            dir: fd,
+            name: None,
+        }
     }
 
     /// The descriptor: the directory, or the object itself.
@@ -163,7 +172,10 @@ impl Spot {
 
     /// Sets access and modification time.
     pub fn set_times(&self, atime: SetTime, mtime: SetTime) -> Result<()> {
-        let t = Timestamps { last_access: atime.to_rustix(), last_modification: mtime.to_rustix() };
+        let t = Timestamps {
+            last_access: atime.to_rustix(),
+            last_modification: mtime.to_rustix(),
+        };
         match &self.name {
             Some(n) => {
                 rustix::fs::utimensat(self.dirfd(), &n[..], &t, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -176,12 +188,7 @@ impl Spot {
             ) {
                 // AT_EMPTY_PATH came with Linux 5.8.
                 Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
-                    rustix::fs::utimensat(
-                        rustix::fs::CWD,
-                        self.proc_path(),
-                        &t,
-                        AtFlags::empty(),
-                    )?;
+                    rustix::fs::utimensat(rustix::fs::CWD, self.proc_path(), &t, AtFlags::empty())?;
                 }
                 r => r?,
             },

@@ -115,7 +115,10 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
 }
 
 fn from_statx(x: &rustix::fs::Statx) -> Stat {
-    let t = |t: &rustix::fs::StatxTimestamp| Timespec { sec: t.tv_sec, nsec: t.tv_nsec };
+    let t = |t: &rustix::fs::StatxTimestamp| Timespec {
+        sec: t.tv_sec,
+        nsec: t.tv_nsec,
+    };
     Stat {
         dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
         ino: x.stx_ino,
@@ -135,7 +138,10 @@ fn from_statx(x: &rustix::fs::Statx) -> Stat {
 }
 
 fn from_stat(s: &rustix::fs::Stat) -> Stat {
-    let t = |sec: i64, nsec: u64| Timespec { sec, nsec: u32::try_from(nsec).unwrap_or(0) };
+    let t = |sec: i64, nsec: u64| Timespec {
+        sec,
+        nsec: u32::try_from(nsec).unwrap_or(0),
+    };
     Stat {
         dev: s.st_dev,
         ino: s.st_ino,
@@ -168,9 +174,18 @@ pub enum SetTime {
 impl SetTime {
     pub(crate) fn to_rustix(self) -> rustix::fs::Timespec {
         match self {
-            SetTime::Keep => rustix::fs::Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
-            SetTime::Now => rustix::fs::Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW },
-            SetTime::At(t) => rustix::fs::Timespec { tv_sec: t.sec, tv_nsec: i64::from(t.nsec) },
+            SetTime::Keep => rustix::fs::Timespec {
+                tv_sec: 0,
+                tv_nsec: libc::UTIME_OMIT,
+            },
+            SetTime::Now => rustix::fs::Timespec {
+                tv_sec: 0,
+                tv_nsec: libc::UTIME_NOW,
+            },
+            SetTime::At(t) => rustix::fs::Timespec {
+                tv_sec: t.sec,
+                tv_nsec: i64::from(t.nsec),
+            },
         }
     }
 }
@@ -182,5 +197,9 @@ pub fn same_object(a: &Stat, b: &Stat) -> bool {
 
 /// ESTALE unless `s` is the object with this device and inode number.
 pub fn expect_object(s: &Stat, dev: u64, ino: u64) -> Result<()> {
-    if s.dev == dev && s.ino == ino { Ok(()) } else { Err(Errno::ESTALE) }
+    if s.dev == dev && s.ino == ino {
+        Ok(())
+    } else {
+        Err(Errno::ESTALE)
+    }
 }

@@ -78,7 +78,12 @@ fn get_raw(spot: &Spot, name: &CString, buf: &mut [u8]) -> Result<usize> {
         }
     }
     let path = cstr(&spot.proc_path())?;
-    let (p, n, b, l) = (path.as_ptr(), name.as_ptr(), buf.as_mut_ptr().cast(), buf.len());
+    let (p, n, b, l) = (
+        path.as_ptr(),
+        name.as_ptr(),
+        buf.as_mut_ptr().cast(),
+        buf.len(),
+    );
     // SAFETY: NUL-terminated strings and a buffer of the length given.
     let r = unsafe {
         if spot.is_descriptor() {
@@ -101,7 +106,9 @@ pub fn get(spot: &Spot, name: &[u8]) -> Result<Option<Vec<u8>>> {
                 buf.truncate(n);
                 return Ok(Some(buf));
             }
-            Err(Errno::ENODATA | Errno::EOPNOTSUPP) => return Ok(None),
+            // EACCES: a user.* attribute of an object that this process may not
+            // read says nothing to it either.
+            Err(Errno::ENODATA | Errno::EOPNOTSUPP | Errno::EACCES) => return Ok(None),
             Err(Errno::ERANGE) if buf.len() < XATTR_MAX => buf = vec![0u8; XATTR_MAX],
             Err(e) => return Err(e),
         }
@@ -146,7 +153,11 @@ fn list_raw(spot: &Spot, buf: &mut [u8]) -> Result<usize> {
     let (p, b, l) = (path.as_ptr(), buf.as_mut_ptr().cast(), buf.len());
     // SAFETY: a NUL-terminated string and a buffer of the length given.
     let r = unsafe {
-        if spot.is_descriptor() { libc::listxattr(p, b, l) } else { libc::llistxattr(p, b, l) }
+        if spot.is_descriptor() {
+            libc::listxattr(p, b, l)
+        } else {
+            libc::llistxattr(p, b, l)
+        }
     };
     answer(r as libc::c_long)
 }
@@ -157,7 +168,7 @@ pub fn list(spot: &Spot) -> Result<Vec<u8>> {
     let mut small = [0u8; 512];
     match list_raw(spot, &mut small) {
         Ok(n) => return Ok(small.get(..n).unwrap_or_default().to_vec()),
-        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        Err(Errno::EOPNOTSUPP | Errno::EACCES) => return Ok(Vec::new()),
         Err(Errno::ERANGE) => {}
         Err(e) => return Err(e),
     }
@@ -200,7 +211,12 @@ pub fn set(spot: &Spot, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
         }
     }
     let path = cstr(&spot.proc_path())?;
-    let (p, n, v, l) = (path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len());
+    let (p, n, v, l) = (
+        path.as_ptr(),
+        name.as_ptr(),
+        value.as_ptr().cast(),
+        value.len(),
+    );
     // SAFETY: NUL-terminated strings and a value of the length given.
     let r = unsafe {
         if spot.is_descriptor() {

@@ -236,7 +236,7 @@ fn a_line_of_fstab_mounts() {
     fs::write(world.path("fstab"), line).unwrap();
     // A place of PATH with our program in it, for this test alone.
     let out = world.sh(
-        "unshare -m sh -ec 'mount -t tmpfs none /usr/local/bin; cp \"$ACETATE\" /usr/local/bin/acetate; \
+        "unshare -m --propagation slave sh -ec 'mount -t tmpfs none /usr/local/bin; cp \"$ACETATE\" /usr/local/bin/acetate; \
            mount -T fstab \"$PWD/m\"; grep \"$PWD/m \" /proc/self/mountinfo; ls m; umount m'",
     );
     assert!(out.status.success(), "{}", text(&out));

@@ -178,7 +178,7 @@ fn without_the_fuse_device_it_says_so() {
     }
     let world = World::new();
     let out = world.sh(
-        "unshare -m sh -c 'mkdir dev && mknod dev/null c 1 3 && mount --bind dev /dev && \"$ACETATE\" mount -o lowerdir=a m'",
+        "unshare -m --propagation slave sh -c 'mkdir dev && mknod dev/null c 1 3 && mount --bind dev /dev && \"$ACETATE\" mount -o lowerdir=a m'",
     );
     assert_eq!(out.status.code(), Some(32), "{}", text(&out));
     assert!(

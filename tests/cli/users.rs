@@ -12,7 +12,7 @@ fn as_user(world: &World, conf: &str, script: &str) -> std::process::Output {
     world.sh(
         "chown -R 1001:1001 a b u w m; cp \"$ACETATE\" acetate; chmod 755 acetate; \
          mknod fuse c 10 229 && chmod 666 fuse && \
-         unshare -m sh -c 'mount --bind fuse /dev/fuse; touch /etc/fuse.conf; mount --bind fuse.conf /etc/fuse.conf; \
+         unshare -m --propagation slave sh -c 'mount --bind fuse /dev/fuse; touch /etc/fuse.conf; mount --bind fuse.conf /etc/fuse.conf; \
            exec setpriv --reuid=1001 --regid=1001 --clear-groups sh -e ./script'",
     )
 }
@@ -38,7 +38,7 @@ fn in_a_user_namespace_it_mounts_by_itself() {
     }
     let world = World::new();
     let out = world.sh(&format!(
-        "unshare -Urm sh -ec '\"$ACETATE\" mount -o {} m; grep \"$PWD/m \" /proc/self/mountinfo; ls m; umount m'",
+        "unshare -Urm --propagation slave sh -ec '\"$ACETATE\" mount -o {} m; grep \"$PWD/m \" /proc/self/mountinfo; ls m; umount m'",
         world.options(true)
     ));
     assert!(out.status.success(), "{}", text(&out));
@@ -165,7 +165,7 @@ fn without_fusermount3_an_ordinary_user_is_told_to_install_it() {
     .unwrap();
     let out = world.sh(
         "chown -R 1001 a b m; cp \"$ACETATE\" acetate; mkdir empty; \
-         unshare -m sh -c 'for f in /usr/bin/fusermount3 /usr/bin/fusermount /bin/fusermount3 /bin/fusermount; do test -e $f && mount -t tmpfs none empty && break; done; \
+         unshare -m --propagation slave sh -c 'for f in /usr/bin/fusermount3 /usr/bin/fusermount /bin/fusermount3 /bin/fusermount; do test -e $f && mount -t tmpfs none empty && break; done; \
            mkdir empty/d; for f in /usr/bin/fusermount3 /usr/bin/fusermount; do mount --bind empty/d $f 2>/dev/null || mount --bind /dev/null $f; done; \
            exec setpriv --reuid=1001 --regid=1001 --clear-groups sh ./script'",
     );

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use super::{file, whiteout, xattr};
+use crate::support::host::own_mounts;
 use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff};
 use crate::support::{require_fuse, require_kernel_overlay, require_root};
 
@@ -38,6 +39,7 @@ fn ready() -> bool {
 
 /// Three lowers: `d` with a different file in each, `same` in all.
 fn three() -> Layers {
+    own_mounts();
     let layers = Layers::new(Base::Disk, 3);
     for (i, lower) in layers.lowers.iter().enumerate() {
         file(&lower.join(format!("d/f{i}")), &i.to_string());

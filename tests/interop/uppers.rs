@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{file, xattr};
+use crate::support::host::own_mounts;
 use crate::support::{Base, Facets, Kind, Layers, Mount, Snapshot, diff, diff_with};
 use crate::support::{require_fuse, require_kernel_overlay, require_root, skip};
 
@@ -13,6 +14,7 @@ const ALL_ON: &str = "redirect_dir=on,index=on,metacopy=on";
 
 /// Two lowers with something of everything.
 fn stack() -> Layers {
+    own_mounts();
     let layers = Layers::new(Base::Disk, 2);
     let (top, low) = (&layers.lowers[0], &layers.lowers[1]);
     for name in ["dir/sub/a", "dir/sub/b", "dir/c", "moved/inner/f", "moved/g", "gone/x", "again/old", "top"] {

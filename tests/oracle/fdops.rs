@@ -31,7 +31,7 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
             // SAFETY: plain numbers.
             ret(unsafe { libc::ftruncate(fd, i64::from(*len)) })?;
             // See Op::Truncate.
-            let times = [timespec(When::Omit), timespec(When::Now)];
+            let times = [timespec(When::Now), timespec(When::Now)];
             // SAFETY: two timespecs.
             let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
             Ok(String::new())
@@ -88,7 +88,7 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
 /// A write to a fifo moves its mtime on a plain file system, and is not seen by overlayfs nor by a FUSE daemon.
 pub fn touch_fifo(fd: RawFd) {
     if fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
-        let times = [timespec(When::Omit), timespec(When::Now)];
+        let times = [timespec(When::Now), timespec(When::Now)];
         // SAFETY: two timespecs.
         let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
     }
@@ -152,7 +152,8 @@ fn stray_whiteout(dir: RawFd, name: &[u8], d_type: u8, kind: Kind) -> bool {
 
 /// A mapping read and written through `process_vm_*`: a failed page is then EFAULT, not a SIGBUS that ends the run.
 fn mmap_write(fd: RawFd, at: u32, byte: u8) -> Seen {
-    let size = fstat(fd)?.st_size;
+    let stat = fstat(fd)?;
+    let (size, mode) = (stat.st_size, stat.st_mode & 0o7777);
     let page = i64::from(at) & !4095;
     // SAFETY: a new mapping, unmapped below, touched only by the kernel on our behalf.
     let map = unsafe {
@@ -166,8 +167,11 @@ fn mmap_write(fd: RawFd, at: u32, byte: u8) -> Seen {
         let remote = libc::iovec { iov_base: map.wrapping_byte_add((at & 4095) as usize), iov_len: 1 };
         // SAFETY: one byte from our stack into our own mapping.
         unsafe {
-            // A write through a mapping is a write to a FUSE daemon, and takes the capabilities along.
+            // A write through a mapping is a write to a FUSE daemon, and takes the privileges along.
             libc::fremovexattr(fd, c"security.capability".as_ptr());
+            if mode & 0o6000 != 0 {
+                libc::fchmod(fd, mode & 0o1777);
+            }
             ret(libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) as i64)
                 .and_then(|_| ret(libc::msync(map, 4096, libc::MS_SYNC)))
         }

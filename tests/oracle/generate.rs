@@ -301,13 +301,17 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
     let batches = vec((batch, then), 1..=4);
     let timed = proptest::bool::weighted(0.2);
     (layers, batches, timed)
-        .prop_map(|(layers, batches, timed)| {
+        .prop_map(move |(layers, batches, timed)| {
             let mut case = Case { layers, batches, timed };
             let linked = case.layers.iter().flatten().any(|item| matches!(item.thing, Thing::Link(_)));
             let links = |step: &Step| matches!(step.op, Op::Link { .. } | Op::Linkfd { .. });
             if linked || case.batches.iter().flat_map(|(steps, _)| steps).any(links) {
-                for (_, then) in case.batches.iter_mut().filter(|(_, then)| *then == Then::PushOwn) {
-                    *then = Then::PushReference;
+                for (_, then) in &mut case.batches {
+                    *then = match *then {
+                        Then::PushOwn | Then::PushReference if !scope.links => Then::Remount,
+                        Then::PushOwn => Then::PushReference,
+                        other => other,
+                    };
                 }
             }
             case

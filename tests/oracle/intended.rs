@@ -15,7 +15,7 @@
 //! * an upper that becomes a lower of its own mount (`PushOwn`) where hard links are about: which one of the names
 //!   was copied up is chance with FUSE, which names no path, and the index does not move with the upper.
 
-use super::ops::{Op, Step};
+use super::ops::{Op, Step, Value};
 use super::world::Outcome;
 use crate::support::Kind;
 
@@ -56,7 +56,18 @@ pub const INTENDED: &[Intended] = &[
         reason: "the removal of an ACL that is not there is 0 on tmpfs (and on the kernel's overlay once the file is \
                  copied up to it), ENODATA on ext4, before the copy-up, and on ours",
         covers: |d| {
-            matches!(d.step.op, Op::Removexattr { name, .. } if name.starts_with("system.posix_acl"))
+            let acl = match &d.step.op {
+                Op::Removexattr { name, .. } => name,
+                // An empty ACL is a removal.
+                Op::Setxattr { name, value: Value::Bytes(bytes), .. }
+                | Op::Fsetxattr { name, value: Value::Bytes(bytes), .. }
+                    if bytes.is_empty() =>
+                {
+                    name
+                }
+                _ => return false,
+            };
+            acl.starts_with("system.posix_acl")
                 && d.expected.errno == 0
                 && d.actual.errno == libc::ENODATA
         },
@@ -90,6 +101,29 @@ pub const INTENDED: &[Intended] = &[
         },
     },
     Intended {
+        name: "kernel-fills-holes",
+        reason: "where data and holes are found after a copy-up depends on how it was copied; ours keeps all holes",
+        covers: |d| {
+            let Op::Seek { whence, .. } = d.step.op else { return false };
+            [libc::SEEK_DATA, libc::SEEK_HOLE].contains(&whence)
+                && [d.expected.errno, d.actual.errno].iter().all(|e| [0, libc::ENXIO].contains(e))
+        },
+    },
+    Intended {
+        name: "userns-absent-before-forbidden",
+        reason: "in a user namespace the kernel forbids security.* before it looks whether there is one to remove or \
+                 replace; ours says that there is none",
+        covers: |d| {
+            let name = match &d.step.op {
+                Op::Removexattr { name, .. } => name,
+                Op::Setxattr { name, flags: libc::XATTR_REPLACE, .. }
+                | Op::Fsetxattr { name, flags: libc::XATTR_REPLACE, .. } => name,
+                _ => return false,
+            };
+            name.starts_with("security.") && (d.expected.errno, d.actual.errno) == (libc::EPERM, libc::ENODATA)
+        },
+    },
+    Intended {
         name: "kernel-cannot-copy-up-orphans",
         reason: "a removed file of a lower whose directory is gone, or whose name is used again, cannot be changed on the \
                  kernel (ENOENT, EIO, EEXIST); on ours it works, as on any plain file system",
@@ -110,6 +144,25 @@ pub const INTENDED: &[Intended] = &[
     },
 ];
 
+/// Steps that the reference just refused and the subject would do; they are then not run on the subject.
+///
+/// * `directory-rename-in-userns`: kernel overlayfs refuses (EXDEV) what would need a redirect it does not follow;
+///   acetate copies the subtree up and renames. That acetate does it right is compared with a plain directory.
+/// * `redirect-too-long`: a redirect of the kernel's holds at most 256 bytes (OVL_REDIRECT_MAX), a rename or link
+///   that needs a longer one is EXDEV; ours has no such limit.
+pub fn refused_by_the_kernel(step: &Step, expected: &Outcome, reference: Kind) -> Option<&'static str> {
+    if reference != Kind::Kernel || expected.errno != libc::EXDEV {
+        return None;
+    }
+    match &step.op {
+        Op::Rename { from, to, .. } | Op::Link { from, to, .. } => {
+            let long = from.bytes().len().max(to.bytes().len()) > 200;
+            Some(if long { "redirect-too-long" } else { "directory-rename-in-userns" })
+        }
+        _ => None,
+    }
+}
+
 /// True if the reference moved a ctime that the subject left alone, and that is all.
 fn differ_in_ctime_only(d: &Difference<'_>) -> bool {
     let without = |text: &str| text.replace(" [object ctime moved]", "").replace(" [source ctime moved]", "");
@@ -120,8 +173,6 @@ fn differ_in_ctime_only(d: &Difference<'_>) -> bool {
 
 /// Steps that are not run on the subject (nor, for [`Kind::Plain`], on the reference), by name.
 ///
-/// * `directory-rename-in-userns`: kernel overlayfs refuses (EXDEV) what would need a redirect it does not follow;
-///   acetate copies the subtree up and renames. That acetate does it right is compared with a plain directory.
 /// * `kernel-orphans` (decided by `World::would_hit_the_orphan_bug`): on 6.18 a change, through an open descriptor,
 ///   of a removed directory, device or fifo of a lower is copied up over whatever has the name now. That acetate
 ///   does it right is compared with a plain directory.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::intended::{Difference, intended, left_out};
-use super::ops::{Case, Op, Step, Then};
+use super::intended::{Difference, intended, left_out, refused_by_the_kernel};
+use super::ops::{Case, Step, Then};
 use super::stack;
 use super::watchdog;
 use super::world::{Shown, World, when_seen};
@@ -174,11 +174,8 @@ impl Pair {
         let (directory, read_only) = (reference.is_directory(step), reference.is_read_only(step));
         let orphan = reference.changes_an_orphan(step);
         let expected = reference.run(step);
-        if self.setup.marks == "user.overlay."
-            && matches!(step.op, Op::Rename { .. })
-            && expected.errno == libc::EXDEV
-        {
-            tally.left_out("directory-rename-in-userns");
+        if let Some(name) = refused_by_the_kernel(step, &expected, self.setup.reference.0) {
+            tally.left_out(name);
             return Ok(());
         }
         let actual = subject.run(step);

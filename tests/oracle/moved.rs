@@ -9,10 +9,11 @@ use std::os::fd::RawFd;
 use super::ops::{Op, Path};
 use crate::support::raw::{c, ret};
 
-/// mtime and ctime of one object, the latter only of what is no directory; None if there is none.
+/// mtime and ctime of one object, the latter only of what is no directory, and its inode number, as a name may
+/// stand for another object afterwards; None if there is none.
 ///
 /// A directory's ctime moves when a child is copied up, at once on the kernel, with the next refresh on ours.
-type Times = Option<[(i64, i64); 2]>;
+type Times = Option<([(i64, i64); 2], u64)>;
 
 /// What was seen before an operation.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ fn times(target: &Target) -> Times {
     };
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let ctime = if directory { (0, 0) } else { (stat.st_ctime, stat.st_ctime_nsec) };
-    Some([(stat.st_mtime, stat.st_mtime_nsec), ctime])
+    Some(([(stat.st_mtime, stat.st_mtime_nsec), ctime], stat.st_ino))
 }
 
 /// Waits until the file systems' clock, which goes by ticks, is past every time that was seen: else a change in
@@ -87,7 +88,7 @@ impl Before {
             _ => {}
         }
         let seen: Vec<_> = targets.into_iter().map(|(label, t)| { let seen = times(&t); (label, t, seen) }).collect();
-        wait_for_a_tick(seen.iter().filter_map(|(_, _, times)| *times).flatten());
+        wait_for_a_tick(seen.iter().filter_map(|(_, _, times)| *times).flat_map(|(times, _)| times));
         Self(seen)
     }
 
@@ -95,7 +96,9 @@ impl Before {
     pub fn moved(self) -> String {
         let mut text = String::new();
         for (label, target, before) in self.0 {
-            if let (Some(before), Some(after)) = (before, times(&target)) {
+            if let (Some((before, ino)), Some((after, now))) = (before, times(&target))
+                && ino == now
+            {
                 for (i, what) in ["mtime", "ctime"].into_iter().enumerate() {
                     if before[i] != after[i] {
                         text += &format!(" [{label} {what} moved]");

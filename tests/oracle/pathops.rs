@@ -30,7 +30,7 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
             ret(unsafe { libc::truncate(path.as_ptr(), i64::from(*len)) })?;
             // With the size unchanged truncate(2) moves no mtime and O_TRUNC does, which is one request to a FUSE
             // daemon. So it is moved here.
-            let times = [timespec(When::Omit), timespec(When::Now)];
+            let times = [timespec(When::Now), timespec(When::Now)];
             // SAFETY: a NUL-terminated path and two timespecs.
             let _refused_alike = unsafe { libc::utimensat(HERE, path.as_ptr(), times.as_ptr(), 0) };
             Ok(String::new())

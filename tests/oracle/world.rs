@@ -66,10 +66,11 @@ pub struct Shown {
     pub links: bool,
 }
 
-/// Gives this thread an umask and a working directory of its own.
+/// Gives this thread an umask, a working directory and mounts of its own.
 pub fn own_thread_state() {
     // SAFETY: no memory is involved.
     assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+    crate::support::host::own_mounts();
 }
 
 impl World {

@@ -81,6 +81,7 @@ fn run(kind: Kind, options: &str) {
     let (seconds, seed) = (number("STRESS_SECONDS", 20), std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
     let seed = number("STRESS_SEED", seed);
     eprintln!("stress {kind:?} {options:?}: STRESS_SEED={seed}, {seconds} s");
+    support::host::own_mounts();
     let layers = Layers::new(Base::Shm, 2);
     lowers(&layers);
     let mount = Mount::with(kind, &layers, options);

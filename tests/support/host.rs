@@ -49,6 +49,21 @@ fn kernel_probe_options() -> String {
     if in_initial_userns() { String::new() } else { "userxattr".to_owned() }
 }
 
+/// Gives this thread, and what it starts from now on, a mount namespace of its own.
+///
+/// Other processes that make mount namespaces meanwhile (other tests, containers) then hold no copies of our
+/// mounts: a copy keeps the kernel's upper busy and a FUSE daemon alive after umount. And nothing is left mounted,
+/// whatever happens. Where it is not permitted nothing changes.
+pub fn own_mounts() {
+    // SAFETY: plain numbers and NUL-terminated strings.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) == 0 {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
+        }
+    }
+}
+
 /// True outside of any user namespace (the identity map of all numbers).
 pub fn in_initial_userns() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();

@@ -199,6 +199,7 @@ impl Mount {
                 return Some(status);
             }
             if Instant::now() > deadline {
+                eprintln!("daemon {} does not end: {}", daemon.id(), where_it_waits(daemon.id()));
                 daemon.kill().unwrap();
                 return daemon.wait().ok();
             }
@@ -252,6 +253,13 @@ fn join(layers: &Layers, extra: &str) -> String {
     }
 }
 
+/// What the threads of a process wait for, to explain a hang.
+fn where_it_waits(pid: u32) -> String {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let read = |path: PathBuf, name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+    tasks.map(|t| format!("[{} {}] ", read(t.path(), "comm").trim(), read(t.path(), "stack").replace('\n', " "))).collect()
+}
+
 fn umount(point: &Path, flags: i32) -> io::Result<()> {
     let point = CString::new(point.as_os_str().as_bytes())?;
     // SAFETY: a NUL-terminated path that lives until the call returns.
@@ -263,7 +271,8 @@ fn umount(point: &Path, flags: i32) -> io::Result<()> {
 
 /// True if something is mounted exactly there (asked of the mount table: a dead FUSE mount answers no stat).
 pub fn is_mountpoint(point: &Path) -> bool {
-    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // The thread's: see `host::own_mounts`.
+    let table = std::fs::read("/proc/thread-self/mountinfo").unwrap_or_default();
     let want = point.as_os_str().as_bytes();
     table.split(|&b| b == b'\n').any(|line| line.split(|&b| b == b' ').nth(4) == Some(want))
 }

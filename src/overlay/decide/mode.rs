@@ -3,7 +3,11 @@
 /// The mode after chown(2) of a non-directory: suid goes, sgid goes where the
 /// group may execute. See chown_common() and setattr_should_drop_sgid().
 pub fn after_chown(mode: u32) -> u32 {
-    if mode & libc::S_IFMT == libc::S_IFDIR { mode } else { without_privilege(mode) }
+    if mode & libc::S_IFMT == libc::S_IFDIR {
+        mode
+    } else {
+        without_privilege(mode)
+    }
 }
 
 /// The mode without suid and, where the group may execute, without sgid.
@@ -46,7 +50,10 @@ mod tests {
         assert_eq!(without_privilege(0o106755), 0o100755);
         assert_eq!(without_privilege(0o102644), 0o102644);
         assert!(has_privilege(0o104755) && !has_privilege(0o100644));
-        assert_eq!((after_write(0o102644, true), after_write(0o102644, false)), (0o102644, 0o100644));
+        assert_eq!(
+            (after_write(0o102644, true), after_write(0o102644, false)),
+            (0o102644, 0o100644)
+        );
         assert_eq!(after_chown(0o042755), 0o042755);
     }
 

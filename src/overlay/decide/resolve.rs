@@ -46,7 +46,12 @@ pub struct Resolver {
 impl Resolver {
     /// A resolver for `name`; `follow`: redirects are followed.
     pub fn new(name: &[u8], follow: bool) -> Self {
-        Resolver { kind: None, seeks_data: false, at: Where::Name(name.to_vec()), follow }
+        Resolver {
+            kind: None,
+            seeks_data: false,
+            at: Where::Name(name.to_vec()),
+            follow,
+        }
     }
 
     /// Whether a metacopy file still lacks its data.
@@ -113,15 +118,24 @@ mod tests {
     #[test]
     fn directories_merge_until_opaque() {
         let mut r = Resolver::new(b"d", true);
-        assert_eq!(r.object(Kind::Dir, &dir(false, None)), (Verdict::Take, Step::Ask));
-        assert_eq!(r.object(Kind::Dir, &dir(true, None)), (Verdict::Take, Step::Done));
+        assert_eq!(
+            r.object(Kind::Dir, &dir(false, None)),
+            (Verdict::Take, Step::Ask)
+        );
+        assert_eq!(
+            r.object(Kind::Dir, &dir(true, None)),
+            (Verdict::Take, Step::Done)
+        );
     }
 
     #[test]
     fn a_file_below_a_directory_ends_the_merge() {
         let mut r = Resolver::new(b"d", true);
         r.object(Kind::Dir, &dir(false, None));
-        assert_eq!(r.object(Kind::File, &Marks::default()), (Verdict::Leave, Step::Done));
+        assert_eq!(
+            r.object(Kind::File, &Marks::default()),
+            (Verdict::Leave, Step::Done)
+        );
     }
 
     #[test]
@@ -137,11 +151,17 @@ mod tests {
 
     #[test]
     fn a_metacopy_file_is_followed_to_its_data() {
-        let meta = Marks { metacopy: true, ..Marks::default() };
+        let meta = Marks {
+            metacopy: true,
+            ..Marks::default()
+        };
         let mut r = Resolver::new(b"f", true);
         assert_eq!(r.object(Kind::File, &meta), (Verdict::Take, Step::Ask));
         assert!(r.lacks_data());
-        assert_eq!(r.object(Kind::File, &Marks::default()), (Verdict::Take, Step::Done));
+        assert_eq!(
+            r.object(Kind::File, &Marks::default()),
+            (Verdict::Take, Step::Done)
+        );
         assert!(!r.lacks_data());
     }
 }

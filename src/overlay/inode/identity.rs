@@ -63,18 +63,27 @@ mod tests {
 
     #[test]
     fn numbers_differ_between_file_systems_and_are_never_0_or_1() {
-        let n = Numbers { one_fs: false, bits32: false };
+        let n = Numbers {
+            one_fs: false,
+            bits32: false,
+        };
         assert_ne!(n.number(0, 5), n.number(1, 5));
         for ino in [0, 1, u64::MAX] {
             assert!(n.number(0, ino) > 1 && n.number(0, ino) & ALLOCATED == 0);
         }
-        let n = Numbers { one_fs: true, bits32: false };
+        let n = Numbers {
+            one_fs: true,
+            bits32: false,
+        };
         assert_eq!(n.number(0, 1234), 1234);
     }
 
     #[test]
     fn ino32_fits_32_bits() {
-        let n = Numbers { one_fs: true, bits32: true };
+        let n = Numbers {
+            one_fs: true,
+            bits32: true,
+        };
         assert_eq!(n.number(0, 77), 77);
         assert!(n.number(0, 1 << 40) <= u64::from(u32::MAX));
     }

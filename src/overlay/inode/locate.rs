@@ -48,7 +48,9 @@ pub struct FdCache {
 
 impl std::fmt::Debug for FdCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FdCache").field("per_shard", &self.per_shard).finish()
+        f.debug_struct("FdCache")
+            .field("per_shard", &self.per_shard)
+            .finish()
     }
 }
 
@@ -67,7 +69,8 @@ impl FdCache {
             FdKey::Upper(i) | FdKey::UpperReadOnly(i) | FdKey::LowerFile(i) => i as usize,
             FdKey::LowerDir(p, l) => (p >> 4) ^ usize::from(l),
         };
-        self.shards.get(n.wrapping_mul(0x9e37_79b9) >> 7 & (self.shards.len() - 1))
+        self.shards
+            .get(n.wrapping_mul(0x9e37_79b9) >> 7 & (self.shards.len() - 1))
     }
 
     /// The descriptor, if it is at hand.
@@ -84,7 +87,9 @@ impl FdCache {
         let mut evicted = Vec::new();
         let mut s = shard.lock();
         while s.map.len() >= self.per_shard {
-            let Some(victim) = s.clock.pop_front() else { break };
+            let Some(victim) = s.clock.pop_front() else {
+                break;
+            };
             match s.map.get_mut(&victim) {
                 Some(slot) if slot.used => {
                     slot.used = false;
@@ -94,7 +99,11 @@ impl FdCache {
                 None => {}
             }
         }
-        let slot = Slot { fd: fd.clone(), _place: place, used: false };
+        let slot = Slot {
+            fd: fd.clone(),
+            _place: place,
+            used: false,
+        };
         match s.map.insert(key, slot) {
             Some(old) => evicted.push(old),
             None => s.clock.push_back(key),
@@ -118,10 +127,20 @@ impl FdCache {
 
     /// Gives up all that belongs to a node.
     pub fn remove_node(&self, node: &Node) {
-        for key in
-            [FdKey::Upper(node.ino), FdKey::UpperReadOnly(node.ino), FdKey::LowerFile(node.ino)]
-        {
+        for key in [
+            FdKey::Upper(node.ino),
+            FdKey::UpperReadOnly(node.ino),
+            FdKey::LowerFile(node.ino),
+        ] {
             drop(self.remove(key));
+        }
+    }
+
+    /// Gives all up.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let all = std::mem::take(&mut *shard.lock());
+            drop(all);
         }
     }
 
@@ -180,7 +199,9 @@ pub fn lower_dir(cache: &FdCache, layer: &Layer, place: &Arc<Place>) -> Result<A
     let mut at = place.clone();
     let key = |p: &Arc<Place>| FdKey::LowerDir(Arc::as_ptr(p) as usize, layer.id);
     let mut fd = loop {
-        let Some((up, name)) = &at.up else { break layer.root.clone() };
+        let Some((up, name)) = &at.up else {
+            break layer.root.clone();
+        };
         if let Some(fd) = cache.get(key(&at)) {
             break fd;
         }

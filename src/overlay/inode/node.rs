@@ -29,7 +29,9 @@ impl Place {
 
     /// `name` below `parent`.
     pub fn child(parent: &Arc<Place>, name: &Name) -> Arc<Place> {
-        Arc::new(Place { up: Some((parent.clone(), name.clone())) })
+        Arc::new(Place {
+            up: Some((parent.clone(), name.clone())),
+        })
     }
 
     /// The components from the root.
@@ -75,6 +77,50 @@ pub struct LowerSpot {
     pub mount_point: bool,
 }
 
+/// A node's lower objects, uppermost first. Files, of which there are many,
+/// have one, kept in place.
+#[derive(Debug, Clone, Default)]
+pub enum Lowers {
+    /// Only the upper has the object.
+    #[default]
+    None,
+    /// One lower has it.
+    One(LowerSpot),
+    /// Several do.
+    Many(Arc<[LowerSpot]>),
+}
+
+impl std::ops::Deref for Lowers {
+    type Target = [LowerSpot];
+    fn deref(&self) -> &[LowerSpot] {
+        match self {
+            Lowers::None => &[],
+            Lowers::One(l) => std::slice::from_ref(l),
+            Lowers::Many(l) => l,
+        }
+    }
+}
+
+impl From<Vec<LowerSpot>> for Lowers {
+    fn from(mut v: Vec<LowerSpot>) -> Self {
+        match v.len() {
+            0 => Lowers::None,
+            1 => v.pop().map_or(Lowers::None, Lowers::One),
+            _ => Lowers::Many(v.into()),
+        }
+    }
+}
+
+/// What few nodes have.
+#[derive(Debug, Default)]
+pub struct Rare {
+    /// The name in `work/index` of a file whose names are counted.
+    pub anchor: Option<Name>,
+    /// A ctime that only a copy-up made, and the one to show instead: copying an
+    /// object up, or a child into it, is no change that anybody asked for.
+    pub ctime_mask: Option<(Timespec, Timespec)>,
+}
+
 /// One merged name: a directory and a component in it.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -89,13 +135,17 @@ pub struct Link {
 #[derive(Debug, Default)]
 pub struct Links {
     first: Option<Link>,
+    // Boxed on purpose: a Vec would cost every node 16 bytes more.
+    #[allow(clippy::box_collection)]
     more: Option<Box<Vec<Link>>>,
 }
 
 impl Links {
     /// All known names.
     pub fn iter(&self) -> impl Iterator<Item = &Link> {
-        self.first.iter().chain(self.more.iter().flat_map(|m| m.iter()))
+        self.first
+            .iter()
+            .chain(self.more.iter().flat_map(|m| m.iter()))
     }
 
     /// One of them.
@@ -110,7 +160,8 @@ impl Links {
 
     /// Whether `name` in `parent` is known.
     pub fn contains(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
-        self.iter().any(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
+        self.iter()
+            .any(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
     }
 
     /// Adds a name unless it is known.
@@ -118,7 +169,10 @@ impl Links {
         if self.contains(parent, name) {
             return;
         }
-        let link = Link { parent: parent.clone(), name: name.clone() };
+        let link = Link {
+            parent: parent.clone(),
+            name: name.clone(),
+        };
         if self.first.is_none() {
             self.first = Some(link);
         } else {
@@ -179,14 +233,11 @@ pub struct Node {
     /// The link count of the merged view where the upper's cannot tell
     /// (indexed hard links), else [`NO_NLINK`].
     pub nlink: AtomicI64,
-    /// The name in `work/index` of a file whose names are counted.
-    pub anchor: OnceLock<Box<Name>>,
-    /// A ctime that only a copy-up made, and the one to show instead: copying an
-    /// object up, or a child into it, is no change that anybody asked for.
-    pub ctime_mask: Mutex<Option<Box<(Timespec, Timespec)>>>,
+    /// What few nodes have.
+    pub rare: Mutex<Option<Box<Rare>>>,
     /// The lower objects, uppermost first: all merged directories, or the file
     /// (and, for metacopy, the one that has the data last).
-    pub lowers: RwLock<Arc<[LowerSpot]>>,
+    pub lowers: RwLock<Lowers>,
     /// Merged names.
     pub links: Mutex<Links>,
     /// Held while this node's data is copied; by nobody who holds another lock.
@@ -209,7 +260,7 @@ impl Node {
     }
 
     /// Its lower objects.
-    pub fn lower_spots(&self) -> Arc<[LowerSpot]> {
+    pub fn lower_spots(&self) -> Lowers {
         self.lowers.read().clone()
     }
 
@@ -221,8 +272,8 @@ impl Node {
 
     /// The ctime to show for one on disk.
     pub fn shown_ctime(&self, disk: Timespec) -> Timespec {
-        match self.ctime_mask.lock().as_deref() {
-            Some((made, shown)) if *made == disk => *shown,
+        match self.rare.lock().as_ref().and_then(|r| r.ctime_mask) {
+            Some((made, shown)) if made == disk => shown,
             _ => disk,
         }
     }
@@ -230,14 +281,26 @@ impl Node {
     /// A copy-up turned the ctime on disk from `before` to `after`.
     pub fn mask_ctime(&self, before: Timespec, after: Timespec) {
         let shown = self.shown_ctime(before);
-        *self.ctime_mask.lock() = (after != shown).then(|| Box::new((after, shown)));
+        let mut rare = self.rare.lock();
+        rare.get_or_insert_default().ctime_mask = (after != shown).then_some((after, shown));
     }
 
     /// Somebody changed the object: its ctime is its own again, even where the
     /// clock has not ticked since the copy-up.
     pub fn unmask_ctime(&self) {
-        let gone = self.ctime_mask.lock().take();
-        drop(gone);
+        if let Some(r) = self.rare.lock().as_mut() {
+            r.ctime_mask = None;
+        }
+    }
+
+    /// The name of its anchor in `work/index`.
+    pub fn anchor(&self) -> Option<Name> {
+        self.rare.lock().as_ref().and_then(|r| r.anchor.clone())
+    }
+
+    /// It has this anchor from now on.
+    pub fn set_anchor(&self, name: &Name) {
+        self.rare.lock().get_or_insert_default().anchor = Some(name.clone());
     }
 
     /// One known name.
@@ -260,5 +323,15 @@ impl Drop for Node {
                 stack.extend(parent.links.get_mut().take());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_stays_small_because_a_million_of_them_are_kept() {
+        assert!(size_of::<Node>() <= 192, "{} bytes", size_of::<Node>());
     }
 }

@@ -135,13 +135,24 @@ impl Table {
     /// The kernel forgets `count` lookups of a node; the nodes that left the
     /// table because of it (the node and parents that waited for it).
     pub fn forget(&self, ino: u64, count: u64) -> Vec<Arc<Node>> {
-        let Some(node) = self.get(ino) else { return Vec::new() };
+        let Some(node) = self.get(ino) else {
+            return Vec::new();
+        };
         let sub = |n: u64| Some(n.saturating_sub(count));
         // fetch_update cannot fail: the closure always answers.
-        if node.nlookup.fetch_update(Ordering::AcqRel, Ordering::Acquire, sub).is_err() {
+        if node
+            .nlookup
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, sub)
+            .is_err()
+        {
             return Vec::new();
         }
         self.release(node)
+    }
+
+    /// Gives memory back that a large table leaves when it shrinks.
+    pub fn shrink(&self) {
+        self.nodes.shrink_to_fit();
     }
 
     /// Drops `node` from the table if nobody needs it, then its parents alike.

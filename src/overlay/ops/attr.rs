@@ -61,7 +61,10 @@ impl Overlay {
         {
             stat.blocks = data.blocks;
         }
-        Ok(Attr { ino: node.ino, stat })
+        Ok(Attr {
+            ino: node.ino,
+            stat,
+        })
     }
 
     /// The undisguised attributes of a node's topmost object, in disk ids.
@@ -76,7 +79,11 @@ impl Overlay {
         if !self.layer_disguised(node) {
             return Ok(*s);
         }
-        for name in [disguise::SECURITY_OVERRIDE, disguise::USER_OVERRIDE, disguise::OLD_OVERRIDE] {
+        for name in [
+            disguise::SECURITY_OVERRIDE,
+            disguise::USER_OVERRIDE,
+            disguise::OLD_OVERRIDE,
+        ] {
             if let Some(v) = xattr::get(spot, name)?
                 && let Some(d) = disguise::Disguise::parse(&v)
             {
@@ -110,12 +117,15 @@ impl Overlay {
         };
         if let Some(size) = change.size {
             if node.kind != Kind::File {
-                return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EINVAL });
+                return Err(if node.is_dir() {
+                    Errno::EISDIR
+                } else {
+                    Errno::EINVAL
+                });
             }
             // Without a handle comes truncate(2), but O_TRUNC too: the latter moves
             // mtime even of an empty file, and counts more.
-            let stays =
-                size > 0 && !change.by_handle && self.disk_stat(node)?.size == size;
+            let stays = size > 0 && !change.by_handle && self.disk_stat(node)?.size == size;
             self.ensure_upper(node, if stays { Need::Data } else { need })?;
             let fd = self.data_fd(node, Access::Write)?;
             if !stays {
@@ -152,7 +162,11 @@ impl Overlay {
 
     /// EROFS on a read-only mount.
     pub(super) fn check_writable(&self) -> Result<()> {
-        if self.writable() { Ok(()) } else { Err(Errno::EROFS) }
+        if self.writable() {
+            Ok(())
+        } else {
+            Err(Errno::EROFS)
+        }
     }
 
     /// A change of nothing is the kernel's order before a write, but a plain
@@ -198,7 +212,10 @@ impl Overlay {
         }
         node.unmask_ctime();
         if has_cap {
-            best_effort("drop a file's capabilities", xattr::remove(&spot, capability));
+            best_effort(
+                "drop a file's capabilities",
+                xattr::remove(&spot, capability),
+            );
         }
         Ok(())
     }

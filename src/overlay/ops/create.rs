@@ -70,7 +70,9 @@ impl Overlay {
         }
         self.ensure_upper(parent, Need::Meta)?;
         let upper = self.stack.writable()?;
-        let Some(d) = &parent.dir else { return Err(Errno::ENOTDIR) };
+        let Some(d) = &parent.dir else {
+            return Err(Errno::ENOTDIR);
+        };
         let _rename = self.rename.read();
         let _dir = d.lock.write();
         if d.dead.load(std::sync::atomic::Ordering::Acquire) {
@@ -90,7 +92,8 @@ impl Overlay {
         };
         let entry = self.made(parent, &name)?;
         if let Some(f) = file {
-            self.fds.put(FdKey::Upper(entry.node.ino), &Arc::new(f), None);
+            self.fds
+                .put(FdKey::Upper(entry.node.ino), &Arc::new(f), None);
         }
         Ok(entry)
     }
@@ -108,7 +111,8 @@ impl Overlay {
     fn made(&self, parent: &Arc<Node>, name: &Name) -> Result<Entry> {
         parent.unmask_ctime();
         let entry = self.lookup_locked(parent, name)?.ok_or(Errno::EIO)?;
-        self.listings.added(parent.ino, name, entry.node.ino, entry.node.kind);
+        self.listings
+            .added(parent.ino, name, entry.node.ino, entry.node.kind);
         Ok(entry)
     }
 
@@ -122,8 +126,11 @@ impl Overlay {
         under: Under,
     ) -> Result<Option<OwnedFd>> {
         cred::set_umask(0)?;
-        let staged =
-            upper.stage(Blank { kind: new.kind, target: new.target, rdev: new.rdev })?;
+        let staged = upper.stage(Blank {
+            kind: new.kind,
+            target: new.target,
+            rdev: new.rdev,
+        })?;
         let spot = staged.spot();
         let parent_spot = Spot::fd(at.clone());
         let parent_stat = self.upper_dir_stat(&parent_spot)?;
@@ -162,12 +169,20 @@ fn under(at: BorrowedFd<'_>, name: &Name) -> Result<Under> {
         // that nothing is visible, so whatever stands here hides.
         Some(s) if s.kind() == Kind::File && s.size == 0 => {
             let spot_is_whiteout = has_whiteout_xattr(at, name)?;
-            return if spot_is_whiteout { Ok(Under::Whiteout) } else { Err(Errno::EEXIST) };
+            return if spot_is_whiteout {
+                Ok(Under::Whiteout)
+            } else {
+                Err(Errno::EEXIST)
+            };
         }
         Some(_) => return Err(Errno::EEXIST),
         None => {}
     }
-    Ok(if has_dot_wh(at, name)? { Under::DotWh } else { Under::Nothing })
+    Ok(if has_dot_wh(at, name)? {
+        Under::DotWh
+    } else {
+        Under::Nothing
+    })
 }
 
 fn has_whiteout_xattr(at: BorrowedFd<'_>, name: &Name) -> Result<bool> {
@@ -206,7 +221,10 @@ fn dress(
     let mut access = None;
     let mut default = None;
     if new.kind != Kind::Symlink {
-        match xattr::get(parent, acl::DEFAULT)?.as_deref().and_then(Acl::parse) {
+        match xattr::get(parent, acl::DEFAULT)?
+            .as_deref()
+            .and_then(Acl::parse)
+        {
             Some(d) => {
                 (access, mode) = d.inherit(mode);
                 default = (new.kind == Kind::Dir).then_some(d);

@@ -12,12 +12,12 @@ use super::hold::Access;
 use crate::layer::UPPER;
 use crate::layer::mark::Origin;
 use crate::overlay::Overlay;
-use crate::overlay::inode::table::Claim;
 use crate::overlay::inode::locate::{self, FdKey};
-use crate::overlay::inode::node::{Link, NO_NLINK, Node};
-use crate::overlay::upper::{Namespace, Upper};
+use crate::overlay::inode::node::{Link, Lowers, NO_NLINK, Node};
+use crate::overlay::inode::table::Claim;
 use crate::overlay::upper::copy_up::Source;
 use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
+use crate::overlay::upper::{Namespace, Upper};
 use crate::sys::stat::SetTime;
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, best_effort, copy, dir, file};
 
@@ -48,14 +48,15 @@ impl Overlay {
         if need == Need::Empty || (need == Need::Meta && self.settings.metacopy) {
             return false;
         }
-        node.kind == Kind::File
-            && self.top_spot(node).is_ok_and(|(_, s)| s.size > LONG_COPY)
+        node.kind == Kind::File && self.top_spot(node).is_ok_and(|(_, s)| s.size > LONG_COPY)
     }
 
     /// Whether renaming what stands at a name may take long: a file to be copied
     /// up, or a directory whose whole subtree would be.
     pub fn rename_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
-        let Ok(Some(e)) = self.lookup(parent, name) else { return false };
+        let Ok(Some(e)) = self.lookup(parent, name) else {
+            return false;
+        };
         let long = match e.node.is_dir() {
             true => !e.node.lowers.read().is_empty(),
             false => self.copy_is_long(&e.node, Need::Data),
@@ -70,7 +71,9 @@ impl Overlay {
         if parent.lowers.read().is_empty() {
             return false;
         }
-        let Ok(Some(e)) = self.lookup(parent, name) else { return false };
+        let Ok(Some(e)) = self.lookup(parent, name) else {
+            return false;
+        };
         let long = e.attr.stat.nlink > 1 && self.copy_is_long(&e.node, Need::Data);
         self.release(e.node);
         long
@@ -122,9 +125,8 @@ impl Overlay {
     }
 
     fn copy_up_one(&self, node: &Arc<Node>, need: Need) -> Result<()> {
-        let done = |n: &Node| {
-            n.is_upper() && (need == Need::Meta || !n.metacopy.load(Ordering::Acquire))
-        };
+        let done =
+            |n: &Node| n.is_upper() && (need == Need::Meta || !n.metacopy.load(Ordering::Acquire));
         if done(node) {
             return Ok(());
         }
@@ -222,9 +224,11 @@ impl Overlay {
         let _rename = self.rename.read();
         loop {
             let Some(link) = node.any_link() else {
-                return self.publish_orphan(node, staged, id);
+                return self.publish_orphan(upper, node, staged, id);
             };
-            let Some(dir_part) = &link.parent.dir else { return Err(Errno::EIO) };
+            let Some(dir_part) = &link.parent.dir else {
+                return Err(Errno::EIO);
+            };
             let _dir = dir_part.lock.write();
             if !node.links.lock().contains(&link.parent, &link.name) {
                 continue;
@@ -270,7 +274,7 @@ impl Overlay {
         if node.nlink.load(Ordering::Acquire) == NO_NLINK {
             node.nlink.store(i64::from(lower.nlink), Ordering::Release);
         }
-        node.anchor.get_or_init(|| Box::new(anchor.clone()));
+        node.set_anchor(anchor);
         let links: Vec<_> = node.links.lock().iter().cloned().collect();
         let mut ready = links.iter().filter(|l| l.parent.is_upper());
         match ready.next() {
@@ -304,10 +308,22 @@ impl Overlay {
         upper.sync_dir(at.as_fd())
     }
 
-    /// Unlinked while it was copied, or before: it never gets a name.
-    fn publish_orphan(&self, node: &Arc<Node>, staged: Staged<'_>, id: ObjectId) -> Result<()> {
-        let OwnedFdOrSpot::File(fd) = staged.keep_unnamed()?;
-        self.orphans.keep(node.ino, fd);
+    /// Unlinked while it was copied, or before: it never gets a name that shows.
+    fn publish_orphan(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        staged: Staged<'_>,
+        id: ObjectId,
+    ) -> Result<()> {
+        if self.orphans.has_room() {
+            let OwnedFdOrSpot::File(fd) = staged.keep_unnamed()?;
+            self.orphans.keep(node.ino, fd);
+        } else {
+            let aside = upper.temp_name();
+            drop(staged.publish(upper.work.as_fd(), &aside)?);
+            self.orphans.keep_aside(node.ino, aside);
+        }
         self.set_upper(node, id)
     }
 
@@ -324,12 +340,17 @@ impl Overlay {
     /// Notes in a directory that its entries may have origins, so that a
     /// listing reads them. Once per directory.
     pub(super) fn mark_impure(&self, upper: &Upper, dir_node: &Arc<Node>) -> Result<()> {
-        let Some(d) = &dir_node.dir else { return Ok(()) };
+        let Some(d) = &dir_node.dir else {
+            return Ok(());
+        };
         if d.impure.load(Ordering::Acquire) {
             return Ok(());
         }
         let fd = locate::upper_dir(&self.fds, &upper.layer, dir_node)?;
-        best_effort("mark a directory impure", upper.set_mark(&Spot::fd(fd), "impure", b"y"));
+        best_effort(
+            "mark a directory impure",
+            upper.set_mark(&Spot::fd(fd), "impure", b"y"),
+        );
         d.impure.store(true, Ordering::Release);
         Ok(())
     }
@@ -347,7 +368,10 @@ impl Overlay {
             }
         }
         upper.remove_mark(&spot, "metacopy")?;
-        best_effort("drop a metacopy's redirect", upper.remove_mark(&spot, "redirect"));
+        best_effort(
+            "drop a metacopy's redirect",
+            upper.remove_mark(&spot, "redirect"),
+        );
         node.metacopy.store(false, Ordering::Release);
         drop(self.fds.remove(FdKey::LowerFile(node.ino)));
         Ok(())
@@ -370,9 +394,15 @@ impl Overlay {
             }
             stack.push((dir_node.clone(), true));
             for item in self.all_items(&dir_node)? {
-                let Some(entry) = self.lookup(&dir_node, &item.name)? else { continue };
+                let Some(entry) = self.lookup(&dir_node, &item.name)? else {
+                    continue;
+                };
                 let child = entry.node;
-                let need = if child.kind == Kind::File { Need::Data } else { Need::Meta };
+                let need = if child.kind == Kind::File {
+                    Need::Data
+                } else {
+                    Need::Meta
+                };
                 self.ensure_upper(&child, need)?;
                 self.link_name_up(&child, &dir_node, &item.name)?;
                 if child.is_dir() {
@@ -397,7 +427,7 @@ impl Overlay {
         // Its whiteouts hide nothing now, and the kernel would list them.
         crate::overlay::upper::work::drop_whiteouts(&fd)?;
         restore_times(node, &fd, &times);
-        *node.lowers.write() = Arc::from([]);
+        *node.lowers.write() = Lowers::None;
         Ok(())
     }
 

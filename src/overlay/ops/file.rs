@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::hold::Access;
 use crate::layer::UPPER;
-use crate::overlay::{Caller, Overlay};
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::{Caller, Overlay};
 use crate::sys::stat::SetTime;
 use crate::sys::{Errno, Kind, Result, Spot, best_effort, copy, dir, file};
 
@@ -118,7 +118,9 @@ impl Overlay {
     /// fsync(2) or fdatasync(2) of a file or directory. For the root of the
     /// mount the upper's whole file system: FUSE never hears of syncfs.
     pub fn fsync(&self, node: &Arc<Node>, data_only: bool) -> Result<()> {
-        let Some(upper) = &self.stack.upper else { return Ok(()) };
+        let Some(upper) = &self.stack.upper else {
+            return Ok(());
+        };
         if !upper.syncs() || !node.is_upper() {
             return Ok(());
         }

@@ -81,10 +81,10 @@ impl Overlay {
         node: &Arc<Node>,
         id: ObjectId,
     ) -> Result<Option<(Spot, Stat)>> {
-        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else {
+        let (Some(index), Some(name)) = (&upper.index, node.anchor()) else {
             return Ok(None);
         };
-        let spot = Spot::at(index.clone(), (**name).clone());
+        let spot = Spot::at(index.clone(), name);
         match spot.stat() {
             Ok(s) if ObjectId::of(&s) == id => Ok(Some((spot, s))),
             Ok(_) | Err(Errno::ENOENT) => Ok(None),
@@ -128,7 +128,10 @@ impl Overlay {
             if !node.is_upper() || spot.is_descriptor() {
                 return answer;
             }
-            if spot.stat().is_ok_and(|now| ObjectId::of(&now) == ObjectId::of(&s)) {
+            if spot
+                .stat()
+                .is_ok_and(|now| ObjectId::of(&now) == ObjectId::of(&s))
+            {
                 return answer;
             }
         }
@@ -161,6 +164,17 @@ impl Overlay {
     /// # Errors
     /// EIO for a metacopy whose data is nowhere; EROFS for writing a lower file.
     pub(super) fn data_fd(&self, node: &Arc<Node>, access: Access) -> Result<Arc<OwnedFd>> {
+        match self.try_data_fd(node, access) {
+            // The limit of descriptors is ours to keep: a client never sees it.
+            Err(Errno::EMFILE | Errno::ENFILE) => {
+                self.fds.clear();
+                self.try_data_fd(node, access)
+            }
+            r => r,
+        }
+    }
+
+    fn try_data_fd(&self, node: &Arc<Node>, access: Access) -> Result<Arc<OwnedFd>> {
         if node.kind != Kind::File {
             return Err(Errno::EINVAL);
         }
@@ -256,7 +270,10 @@ fn open_data(spot: &Spot, access: Access) -> Result<(OwnedFd, Opened)> {
         Err(e) => return Err(e),
     }
     if access == Access::Write {
-        return Ok((spot.open(base | OFlags::WRONLY | OFlags::APPEND)?, Opened::Once));
+        return Ok((
+            spot.open(base | OFlags::WRONLY | OFlags::APPEND)?,
+            Opened::Once,
+        ));
     }
     Ok((spot.open(base | OFlags::RDONLY)?, Opened::ReadOnly))
 }

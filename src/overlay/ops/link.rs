@@ -35,7 +35,9 @@ impl Overlay {
         self.ensure_upper(parent, Need::Meta)?;
         let upper = self.stack.writable()?;
         let (spot, _) = self.held(node)?;
-        let Some(d) = &parent.dir else { return Err(Errno::ENOTDIR) };
+        let Some(d) = &parent.dir else {
+            return Err(Errno::ENOTDIR);
+        };
         {
             let _rename = self.rename.read();
             let _dir = d.lock.write();
@@ -80,9 +82,16 @@ fn give_name(
     }
     let tmp = upper.temp_name();
     dir::link_fd(spot.dirfd(), (upper.work.as_fd(), &tmp))?;
-    let r = dir::rename((upper.work.as_fd(), &tmp), (at.as_fd(), name), Rename::Replace);
+    let r = dir::rename(
+        (upper.work.as_fd(), &tmp),
+        (at.as_fd(), name),
+        Rename::Replace,
+    );
     if r.is_err() {
-        best_effort("remove a staged link", dir::unlink(upper.work.as_fd(), &tmp));
+        best_effort(
+            "remove a staged link",
+            dir::unlink(upper.work.as_fd(), &tmp),
+        );
     }
     r
 }

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::resolve::{Found, From};
 use crate::layer::mark::Opaque;
-use crate::overlay::inode::node::{DirPart, Links, NO_NLINK, Node};
+use crate::overlay::inode::node::{DirPart, Links, NO_NLINK, Node, Rare};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::upper::Upper;
 use crate::overlay::{Entry, Overlay};
@@ -38,7 +38,9 @@ impl Overlay {
     /// rename (read), the directory (read).
     pub fn lookup(&self, parent: &Arc<Node>, name: &[u8]) -> Result<Option<Entry>> {
         let name = checked(name)?;
-        let Some(dir) = &parent.dir else { return Err(Errno::ENOTDIR) };
+        let Some(dir) = &parent.dir else {
+            return Err(Errno::ENOTDIR);
+        };
         if dir.dead.load(Ordering::Acquire) {
             return Ok(None);
         }
@@ -49,7 +51,9 @@ impl Overlay {
 
     /// [`Overlay::lookup`] for callers that hold the locks.
     pub(super) fn lookup_locked(&self, parent: &Arc<Node>, name: &Name) -> Result<Option<Entry>> {
-        let Some(found) = self.resolve(parent, name, From::Top)? else { return Ok(None) };
+        let Some(found) = self.resolve(parent, name, From::Top)? else {
+            return Ok(None);
+        };
         let node = self.intern(parent, name, &found);
         let attr = self.attr_from(&node, &found.stat)?;
         Ok(Some(Entry { node, attr }))
@@ -76,14 +80,7 @@ impl Overlay {
     }
 
     /// Whether a node that has the number is the object that was found.
-    fn same(
-        &self,
-        n: &Node,
-        parent: &Arc<Node>,
-        name: &Name,
-        found: &Found,
-        claim: Claim,
-    ) -> bool {
+    fn same(&self, n: &Node, parent: &Arc<Node>, name: &Name, found: &Found, claim: Claim) -> bool {
         if n.kind != found.kind {
             return false;
         }
@@ -93,28 +90,34 @@ impl Overlay {
         if n.is_upper() || n.is_orphan() && found.lower_nlink < 2 {
             return false;
         }
-        let same_object =
-            n.lowers.read().first().is_some_and(|l| l.layer == claim.layer && l.id == claim.id);
+        let same_object = n
+            .lowers
+            .read()
+            .first()
+            .is_some_and(|l| l.layer == claim.layer && l.id == claim.id);
         let several = found.kind != Kind::Dir && found.lower_nlink > 1;
         same_object && (several || n.links.lock().contains(parent, name))
     }
 }
 
 /// The anchor of a file whose names are counted.
-fn anchor_of(found: &Found) -> OnceLock<Box<Name>> {
-    let cell = OnceLock::new();
-    let Some(u) = &found.upper else { return cell };
-    let name = match &u.by_index {
+fn anchor_of(found: &Found) -> Option<Box<Rare>> {
+    let u = found.upper.as_ref()?;
+    let anchor = match &u.by_index {
         Some(name) => Some(name.clone()),
-        None if u.marks.nlink.is_some() => {
-            u.marks.origin.as_ref().map(|o| Upper::index_name(Some(o), 0, 0))
-        }
+        None if u.marks.nlink.is_some() => u
+            .marks
+            .origin
+            .as_ref()
+            .map(|o| Upper::index_name(Some(o), 0, 0)),
         None => None,
     };
-    if let Some(n) = name {
-        cell.get_or_init(|| Box::new(n));
-    }
-    cell
+    anchor.is_some().then(|| {
+        Box::new(Rare {
+            anchor,
+            ..Rare::default()
+        })
+    })
 }
 
 fn new_node(ino: u64, found: &Found) -> Node {
@@ -133,7 +136,11 @@ fn new_node(ino: u64, found: &Found) -> Node {
         let impure = marks.is_some_and(|m| m.impure);
         dir = Some(Box::new(DirPart {
             lock: RwLock::new(()),
-            lower_view: if found.lowers.is_empty() { None } else { found.lower_view.clone() },
+            lower_view: if found.lowers.is_empty() {
+                None
+            } else {
+                found.lower_view.clone()
+            },
             impure: AtomicBool::new(impure),
             xattr_whiteouts: AtomicBool::new(
                 marks.is_some_and(|m| m.opaque == Opaque::MayHoldXattrWhiteouts),
@@ -148,8 +155,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
         upper,
         metacopy: AtomicBool::new(metacopy),
         nlink: AtomicI64::new(nlink),
-        anchor: anchor_of(found),
-        ctime_mask: Mutex::new(None),
+        rare: Mutex::new(anchor_of(found)),
         lowers: RwLock::new(found.lowers.clone().into()),
         links: Mutex::new(Links::default()),
         copy_up: Mutex::new(()),

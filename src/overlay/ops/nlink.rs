@@ -42,7 +42,11 @@ impl Overlay {
                 return 0;
             }
             let merged = node.is_merged();
-            return if merged || self.settings.static_nlink { 1 } else { s.nlink };
+            return if merged || self.settings.static_nlink {
+                1
+            } else {
+                s.nlink
+            };
         }
         let known = node.nlink.load(Ordering::Acquire);
         if known != NO_NLINK {
@@ -78,14 +82,19 @@ impl Overlay {
     /// One merged name more or less; the anchor goes with the last.
     pub(super) fn count_links(&self, upper: &Upper, node: &Arc<Node>, by: i64) {
         let add = |n: i64| (n != NO_NLINK).then(|| n.saturating_add(by).max(0));
-        let Ok(before) = node.nlink.fetch_update(Ordering::AcqRel, Ordering::Acquire, add) else {
+        let Ok(before) = node
+            .nlink
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add)
+        else {
             return;
         };
         if before + by > 0 {
             return;
         }
-        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return };
-        let gone = dir::unlink(std::os::fd::AsFd::as_fd(index), name);
+        let (Some(index), Some(name)) = (&upper.index, node.anchor()) else {
+            return;
+        };
+        let gone = dir::unlink(std::os::fd::AsFd::as_fd(index), &name);
         best_effort("remove the anchor of a file without names", gone);
     }
 }

@@ -10,9 +10,9 @@ use crate::layer::{Layer, UPPER, disguise};
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
+use crate::overlay::inode::table::Claim;
 use crate::overlay::listing::{Item, Listing, cookie};
 use crate::sys::dir::{self, Dirent};
-use crate::overlay::inode::table::Claim;
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, xattr};
 
 /// What is known of a name while layers are merged.
@@ -42,7 +42,9 @@ impl Overlay {
         if let Some(l) = self.listings.get(node.ino) {
             return Ok(l);
         }
-        let Some(d) = &node.dir else { return Err(Errno::ENOTDIR) };
+        let Some(d) = &node.dir else {
+            return Err(Errno::ENOTDIR);
+        };
         let _rename = self.rename.read();
         let _dir = d.lock.read();
         let listing = Arc::new(Listing::new(self.merge(node)?));
@@ -69,11 +71,17 @@ impl Overlay {
     }
 
     fn merge(&self, node: &Arc<Node>) -> Result<Vec<Item>> {
-        let Some(d) = &node.dir else { return Err(Errno::ENOTDIR) };
+        let Some(d) = &node.dir else {
+            return Err(Errno::ENOTDIR);
+        };
         if d.dead.load(Ordering::Acquire) || node.is_orphan() {
             return Ok(Vec::new());
         }
-        let mut m = Merge { overlay: self, items: HashMap::new(), hidden: HashSet::new() };
+        let mut m = Merge {
+            overlay: self,
+            items: HashMap::new(),
+            hidden: HashSet::new(),
+        };
         let lowers = node.lower_spots();
         if let (Some(upper), true) = (&self.stack.upper, node.is_upper()) {
             m.part(&Part {
@@ -85,7 +93,9 @@ impl Overlay {
             })?;
         }
         for (i, spot) in lowers.iter().enumerate() {
-            let (Some(place), false) = (&spot.place, spot.mount_point) else { continue };
+            let (Some(place), false) = (&spot.place, spot.mount_point) else {
+                continue;
+            };
             let layer = self.stack.layer(spot.layer)?;
             m.part(&Part {
                 layer,
@@ -97,7 +107,12 @@ impl Overlay {
         }
         let items = m.items.into_iter();
         Ok(items
-            .map(|(name, (ino, kind))| Item { cookie: cookie(&name), ino, kind, name })
+            .map(|(name, (ino, kind))| Item {
+                cookie: cookie(&name),
+                ino,
+                kind,
+                name,
+            })
             .collect())
     }
 }
@@ -137,7 +152,9 @@ impl Merge<'_> {
         let mut size = 1;
         let xwh = part.xattr_whiteouts && matches!(kind, None | Some(Kind::File));
         if xwh || matches!(kind, None | Some(Kind::Char)) {
-            let Some(s) = dir::probe(part.dir.as_fd(), &e.name)? else { return Ok(Seen::Gone) };
+            let Some(s) = dir::probe(part.dir.as_fd(), &e.name)? else {
+                return Ok(Seen::Gone);
+            };
             if s.is_whiteout() {
                 return Ok(Seen::Whiteout);
             }
@@ -148,13 +165,16 @@ impl Merge<'_> {
         }
         let kind = kind.unwrap_or(Kind::File);
         let dev = part.layer.root_stat.dev;
-        let claim = Claim { layer: part.layer.id, id: ObjectId { dev, ino } };
+        let claim = Claim {
+            layer: part.layer.id,
+            id: ObjectId { dev, ino },
+        };
         if let Some(given) = self.overlay.table.claimed(claim) {
             return Ok(Seen::Object(given, kind));
         }
         let own = self.overlay.settings.numbers.number(part.layer.fs, ino);
         let hinted = part.layer.disguised && kind == Kind::File;
-        if !part.origins && !hinted && !(xwh && size == 0) {
+        if !(part.origins || hinted || xwh && size == 0) {
             return Ok(Seen::Object(own, kind));
         }
         let spot = Spot::at(part.dir.clone(), Name::from(&e.name[..]));
@@ -165,9 +185,15 @@ impl Merge<'_> {
         if marks.whiteout && xwh && size == 0 {
             return Ok(Seen::Whiteout);
         }
-        let kind = marks.disguise.filter(|_| hinted).and_then(|d| d.kind).unwrap_or(kind);
+        let kind = marks
+            .disguise
+            .filter(|_| hinted)
+            .and_then(|d| d.kind)
+            .unwrap_or(kind);
         let from = marks.origin.filter(|_| part.layer.id == UPPER);
-        let number = from.and_then(|o| self.overlay.origin_number(&o)).unwrap_or(own);
+        let number = from
+            .and_then(|o| self.overlay.origin_number(&o))
+            .unwrap_or(own);
         Ok(Seen::Object(number, kind))
     }
 }

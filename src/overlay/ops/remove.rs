@@ -40,10 +40,14 @@ impl Overlay {
             self.copy_up_if_counted(parent, &name)?;
         }
         let upper = self.stack.writable()?;
-        let Some(d) = &parent.dir else { return Err(Errno::ENOTDIR) };
+        let Some(d) = &parent.dir else {
+            return Err(Errno::ENOTDIR);
+        };
         let _rename = self.rename.read();
         let _dir = d.lock.write();
-        let found = self.resolve(parent, &name, From::Top)?.ok_or(Errno::ENOENT)?;
+        let found = self
+            .resolve(parent, &name, From::Top)?
+            .ok_or(Errno::ENOENT)?;
         match (target, found.kind == Kind::Dir) {
             (Target::NonDir, true) => return Err(Errno::EISDIR),
             (Target::Dir, false) => return Err(Errno::ENOTDIR),
@@ -75,10 +79,14 @@ impl Overlay {
             return Ok(());
         }
         let found = {
-            let Some(d) = &parent.dir else { return Err(Errno::ENOTDIR) };
+            let Some(d) = &parent.dir else {
+                return Err(Errno::ENOTDIR);
+            };
             let _rename = self.rename.read();
             let _dir = d.lock.read();
-            let Some(f) = self.resolve(parent, name, From::Top)? else { return Ok(()) };
+            let Some(f) = self.resolve(parent, name, From::Top)? else {
+                return Ok(());
+            };
             if f.kind == Kind::Dir || f.upper.is_some() || f.lower_nlink < 2 {
                 return Ok(());
             }
@@ -114,9 +122,15 @@ impl Overlay {
         let hide = self.lowers_show(parent, name)?;
         let last = {
             let links = node.links.lock();
-            links.iter().all(|l| Arc::ptr_eq(&l.parent, parent) && l.name == *name)
+            links
+                .iter()
+                .all(|l| Arc::ptr_eq(&l.parent, parent) && l.name == *name)
         };
-        let kept = if last { Last::Of(present, hide) } else { Last::No };
+        let kept = if last {
+            Last::Of(present, hide)
+        } else {
+            Last::No
+        };
         let aside = self.keep_if_last(upper, at, name, node, kept)?;
         if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
             self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;
@@ -179,7 +193,9 @@ impl Overlay {
         node: &Arc<Node>,
         last: Last,
     ) -> Result<Aside> {
-        let Last::Of(present, hide) = last else { return Ok(Aside::No) };
+        let Last::Of(present, hide) = last else {
+            return Ok(Aside::No);
+        };
         if !node.is_upper() {
             return Ok(Aside::No);
         }
@@ -198,7 +214,8 @@ impl Overlay {
                 },
                 _ => Spot::at(at.clone(), name.clone()),
             };
-            self.orphans.keep(node.ino, Arc::new(spot.open(OFlags::PATH)?));
+            self.orphans
+                .keep(node.ino, Arc::new(spot.open(OFlags::PATH)?));
             return Ok(Aside::No);
         }
         if present != Present::NonDir {
@@ -212,8 +229,10 @@ impl Overlay {
     }
 
     fn anchored(&self, upper: &Upper, node: &Arc<Node>) -> Result<Option<Spot>> {
-        let (Some(index), Some(name)) = (&upper.index, node.anchor.get()) else { return Ok(None) };
-        Ok(Some(Spot::at(index.clone(), (**name).clone())))
+        let (Some(index), Some(name)) = (&upper.index, node.anchor()) else {
+            return Ok(None);
+        };
+        Ok(Some(Spot::at(index.clone(), name)))
     }
 }
 

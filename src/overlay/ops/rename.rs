@@ -92,7 +92,11 @@ impl Overlay {
     ) -> Result<()> {
         let source = self.lookup(from.0, from.1)?.ok_or(Errno::ENOENT)?.node;
         let Some(target) = self.lookup(to.0, to.1)?.map(|e| e.node) else {
-            return if how == How::Exchange { Err(Errno::ENOENT) } else { Ok(()) };
+            return if how == How::Exchange {
+                Err(Errno::ENOENT)
+            } else {
+                Ok(())
+            };
         };
         match how {
             How::NoReplace => return Err(Errno::EEXIST),
@@ -100,7 +104,11 @@ impl Overlay {
             How::Replace => {}
         }
         let Some(d) = &target.dir else {
-            return if source.is_dir() { Err(Errno::ENOTDIR) } else { Ok(()) };
+            return if source.is_dir() {
+                Err(Errno::ENOTDIR)
+            } else {
+                Ok(())
+            };
         };
         if !source.is_dir() {
             return Err(Errno::EISDIR);
@@ -110,7 +118,11 @@ impl Overlay {
         }
         let _rename = self.rename.read();
         let _dir = d.lock.read();
-        if self.is_empty_dir(&target)? { Ok(()) } else { Err(Errno::ENOTEMPTY) }
+        if self.is_empty_dir(&target)? {
+            Ok(())
+        } else {
+            Err(Errno::ENOTEMPTY)
+        }
     }
 
     fn end<'a>(&self, upper: &Upper, parent: &'a Arc<Node>, name: Name) -> Result<End<'a>> {
@@ -153,7 +165,9 @@ impl Overlay {
 
     /// Whether a directory's lowers may be left where they are.
     fn may_redirect(&self, node: &Node) -> bool {
-        let Some(upper) = &self.stack.upper else { return false };
+        let Some(upper) = &self.stack.upper else {
+            return false;
+        };
         let wanted = match self.settings.redirect_dir {
             RedirectDir::On => upper.namespace != Namespace::None,
             RedirectDir::Auto => upper.namespace == Namespace::Trusted,
@@ -163,7 +177,9 @@ impl Overlay {
     }
 
     fn move_now(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, how: How) -> Result<()> {
-        let Some((node, found)) = &a.here else { return Err(Errno::ENOENT) };
+        let Some((node, found)) = &a.here else {
+            return Err(Errno::ENOENT);
+        };
         match (&b.here, how) {
             (Some(_), How::NoReplace) => return Err(Errno::EEXIST),
             (None, How::Exchange) => return Err(Errno::ENOENT),
@@ -216,7 +232,13 @@ impl Overlay {
 
     /// Marks that must be on the disk before the name moves: harmless at the old
     /// place, right at the new one.
-    fn prepare_marks(&self, upper: &Upper, node: &Arc<Node>, a: &End<'_>, b: &End<'_>) -> Result<()> {
+    fn prepare_marks(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        a: &End<'_>,
+        b: &End<'_>,
+    ) -> Result<()> {
         if !Arc::ptr_eq(a.parent, b.parent) {
             self.mark_impure(upper, b.parent)?;
         }
@@ -242,7 +264,9 @@ impl Overlay {
         b: &End<'_>,
         target: Option<(&Arc<Node>, &Found)>,
     ) -> Result<()> {
-        let Some((victim, vf)) = target else { return Ok(()) };
+        let Some((victim, vf)) = target else {
+            return Ok(());
+        };
         let in_upper = vf.upper.as_ref().is_some_and(|u| u.by_index.is_none());
         if in_upper {
             self.keep_victim(upper, b, victim, vf)?;
@@ -256,7 +280,11 @@ impl Overlay {
         if dir_is_bare(b)? {
             return Ok(());
         }
-        let staged = upper.stage(Blank { kind: Kind::Dir, target: b"", rdev: (0, 0) })?;
+        let staged = upper.stage(Blank {
+            kind: Kind::Dir,
+            target: b"",
+            rdev: (0, 0),
+        })?;
         let spot = staged.spot();
         upper.set_owner_and_mode(&spot, &crate::layer::disguise::Disguise::of(&raw))?;
         if b.lowers_show {
@@ -280,7 +308,9 @@ impl Overlay {
         };
         let last = {
             let links = victim.links.lock();
-            links.iter().all(|l| Arc::ptr_eq(&l.parent, b.parent) && l.name == b.name)
+            links
+                .iter()
+                .all(|l| Arc::ptr_eq(&l.parent, b.parent) && l.name == b.name)
         };
         // Beyond the budget it is given a second name in the work directory, so
         // that the rename over the first one stays one step.
@@ -290,7 +320,11 @@ impl Overlay {
             drop(self.fds.remove(locate::FdKey::Upper(victim.ino)));
             self.orphans.keep_aside(victim.ino, aside);
         } else {
-            let last = if last { Last::Of(present, false) } else { Last::No };
+            let last = if last {
+                Last::Of(present, false)
+            } else {
+                Last::No
+            };
             let aside = self.keep_if_last(upper, &b.at, &b.name, victim, last)?;
             debug_assert!(aside == Aside::No);
         }
@@ -309,7 +343,10 @@ impl Overlay {
             // removed.
             dir::rename(from, to, Rename::Exchange)?;
             if !a.lowers_show {
-                best_effort("remove a whiteout that hides nothing", dir::unlink(from.0, from.1));
+                best_effort(
+                    "remove a whiteout that hides nothing",
+                    dir::unlink(from.0, from.1),
+                );
             }
         } else if !a.lowers_show {
             dir::rename(from, to, Rename::Replace)?;
@@ -328,7 +365,9 @@ impl Overlay {
     }
 
     fn exchange(&self, upper: &Upper, a: &End<'_>, b: &End<'_>) -> Result<()> {
-        let (Some((x, _)), Some((y, yf))) = (&a.here, &b.here) else { return Err(Errno::ENOENT) };
+        let (Some((x, _)), Some((y, yf))) = (&a.here, &b.here) else {
+            return Err(Errno::ENOENT);
+        };
         self.check_movable(b, y, yf)?;
         self.prepare_marks(upper, x, a, b)?;
         self.prepare_marks(upper, y, b, a)?;
@@ -355,7 +394,8 @@ impl Overlay {
         links.add(b.parent, &b.name);
         drop(links);
         self.listings.removed(a.parent.ino, &a.name);
-        self.listings.added(b.parent.ino, &b.name, node.ino, node.kind);
+        self.listings
+            .added(b.parent.ino, &b.name, node.ino, node.kind);
     }
 }
 

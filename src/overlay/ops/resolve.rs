@@ -75,7 +75,9 @@ impl Overlay {
         name: &Name,
         from: From,
     ) -> Result<Option<Found>> {
-        let Some(dir) = &parent.dir else { return Err(crate::sys::Errno::ENOTDIR) };
+        let Some(dir) = &parent.dir else {
+            return Err(crate::sys::Errno::ENOTDIR);
+        };
         let follow = self.settings.redirect_dir != RedirectDir::NoFollow;
         let mut walk = Walk {
             overlay: self,
@@ -96,12 +98,16 @@ impl Overlay {
 
 impl Walk<'_> {
     fn upper(&mut self) -> Result<Step> {
-        let Some(upper) = &self.overlay.stack.upper else { return Ok(Step::Ask) };
+        let Some(upper) = &self.overlay.stack.upper else {
+            return Ok(Step::Ask);
+        };
         let dir = locate::upper_dir(&self.overlay.fds, &upper.layer, self.parent)?;
         let below = !self.parent.lowers.read().is_empty();
-        let xwh = self.parent.dir.as_ref().is_some_and(|d| {
-            d.xattr_whiteouts.load(std::sync::atomic::Ordering::Relaxed)
-        });
+        let xwh = self
+            .parent
+            .dir
+            .as_ref()
+            .is_some_and(|d| d.xattr_whiteouts.load(std::sync::atomic::Ordering::Relaxed));
         match upper.layer.probe(&dir, self.name, below, xwh)? {
             Probe::Absent => Ok(Step::Ask),
             Probe::Whiteout => Ok(self.resolver.whiteout()),
@@ -130,8 +136,11 @@ impl Walk<'_> {
         });
         match place {
             None => {
-                found.upper =
-                    Some(UpperPart { id: ObjectId::of(&o.stat), marks: o.marks, by_index: None });
+                found.upper = Some(UpperPart {
+                    id: ObjectId::of(&o.stat),
+                    marks: o.marks,
+                    by_index: None,
+                });
             }
             Some(p) => {
                 if found.lowers.is_empty() {
@@ -149,7 +158,11 @@ impl Walk<'_> {
                 });
             }
         }
-        if o.mount_point || self.stop_after { Step::Done } else { step }
+        if o.mount_point || self.stop_after {
+            Step::Done
+        } else {
+            step
+        }
     }
 
     fn lowers(&mut self) -> Result<()> {
@@ -180,12 +193,20 @@ impl Walk<'_> {
     }
 
     fn in_parent(&mut self, spot: &LowerSpot) -> Result<Step> {
-        let Where::Name(n) = &self.resolver.at else { return Ok(Step::Ask) };
-        let Some(place) = &spot.place else { return Ok(Step::Ask) };
+        let Where::Name(n) = &self.resolver.at else {
+            return Ok(Step::Ask);
+        };
+        let Some(place) = &spot.place else {
+            return Ok(Step::Ask);
+        };
         if spot.mount_point {
             return Ok(Step::Ask);
         }
-        let name = if **self.name == **n { self.name.clone() } else { Name::from(&n[..]) };
+        let name = if **self.name == **n {
+            self.name.clone()
+        } else {
+            Name::from(&n[..])
+        };
         let layer = self.overlay.stack.layer(spot.layer)?;
         let dir = locate::lower_dir(&self.overlay.fds, layer, place)?;
         self.sync_view(&name);
@@ -196,7 +217,15 @@ impl Walk<'_> {
             Probe::Whiteout => Ok(self.resolver.whiteout()),
             Probe::Object(o) => {
                 let own = self.own_place(&place, &name);
-                Ok(self.take(spot.layer, *o, Some(LowerPlace { parent: place, name, own })))
+                Ok(self.take(
+                    spot.layer,
+                    *o,
+                    Some(LowerPlace {
+                        parent: place,
+                        name,
+                        own,
+                    }),
+                ))
             }
         }
     }
@@ -221,14 +250,20 @@ impl Walk<'_> {
         }
         let base = self.parent.dir.as_ref().and_then(|d| d.lower_view.as_ref());
         if let Some(base) = base
-            && self.view.as_ref().and_then(|v| v.up.as_ref()).is_some_and(|(_, n)| n != name)
+            && self
+                .view
+                .as_ref()
+                .and_then(|v| v.up.as_ref())
+                .is_some_and(|(_, n)| n != name)
         {
             self.view = Some(Place::child(base, name));
         }
     }
 
     fn at_path(&mut self, id: LayerId) -> Result<Step> {
-        let Where::Path(path) = self.resolver.at.clone() else { return Ok(Step::Done) };
+        let Where::Path(path) = self.resolver.at.clone() else {
+            return Ok(Step::Done);
+        };
         let layer = self.overlay.stack.layer(id)?;
         if layer.data_only && !self.resolver.lacks_data() {
             return Ok(Step::Ask);
@@ -240,7 +275,9 @@ impl Walk<'_> {
         let mut place = Place::root();
         let mut dir: Arc<OwnedFd> = layer.root.clone();
         let mut xwh = false;
-        let Some((last, ancestors)) = path.split_last() else { return Ok(Step::Done) };
+        let Some((last, ancestors)) = path.split_last() else {
+            return Ok(Step::Done);
+        };
         for (depth, comp) in ancestors.iter().enumerate() {
             let name = Name::from(&comp[..]);
             let o = match layer.probe(&dir, &name, below, xwh)? {
@@ -263,7 +300,15 @@ impl Walk<'_> {
             Probe::Whiteout => self.resolver.whiteout(),
             Probe::Object(o) => {
                 let own = Place::child(&place, &name);
-                self.take(id, *o, Some(LowerPlace { parent: place, name, own }))
+                self.take(
+                    id,
+                    *o,
+                    Some(LowerPlace {
+                        parent: place,
+                        name,
+                        own,
+                    }),
+                )
             }
         };
         Ok(if self.stop_after { Step::Done } else { step })
@@ -289,7 +334,9 @@ impl Walk<'_> {
 
     fn finish(self) -> Result<Option<Found>> {
         let lacks = self.resolver.lacks_data();
-        let Some(mut found) = self.found else { return Ok(None) };
+        let Some(mut found) = self.found else {
+            return Ok(None);
+        };
         found.lacks_data = lacks;
         if found.kind != Kind::Dir {
             found.lower_view = None;
@@ -307,7 +354,8 @@ struct LowerPlace {
 }
 
 fn chain(path: &[Vec<u8>]) -> Arc<Place> {
-    path.iter().fold(Place::root(), |p, c| Place::child(&p, &Name::from(&c[..])))
+    path.iter()
+        .fold(Place::root(), |p, c| Place::child(&p, &Name::from(&c[..])))
 }
 
 impl Overlay {
@@ -325,9 +373,15 @@ impl Overlay {
         if found.upper.is_some() || found.lower_nlink < 2 || found.kind == Kind::Dir {
             return Ok(());
         }
-        let Some(upper) = &self.stack.upper else { return Ok(()) };
-        let Some(index) = &upper.index else { return Ok(()) };
-        let Some(spot) = found.lowers.first() else { return Ok(()) };
+        let Some(upper) = &self.stack.upper else {
+            return Ok(());
+        };
+        let Some(index) = &upper.index else {
+            return Ok(());
+        };
+        let Some(spot) = found.lowers.first() else {
+            return Ok(());
+        };
         let name = self.anchor_name(spot)?;
         let at = Spot::at(index.clone(), name.clone());
         let s = match at.stat() {
@@ -336,7 +390,11 @@ impl Overlay {
         };
         let marks = Marks::read(&at)?;
         found.stat = self.undisguise(UPPER, &s, &marks);
-        found.upper = Some(UpperPart { id: ObjectId::of(&s), marks, by_index: Some(name) });
+        found.upper = Some(UpperPart {
+            id: ObjectId::of(&s),
+            marks,
+            by_index: Some(name),
+        });
         Ok(())
     }
 
@@ -344,15 +402,26 @@ impl Overlay {
     pub(super) fn anchor_name(&self, spot: &LowerSpot) -> Result<Name> {
         let layer = self.stack.layer(spot.layer)?;
         let at = locate::lower_spot(&self.fds, layer, spot)?;
-        let origin = self.stack.upper.as_ref().and_then(|u| u.origin_of(&at, layer.uuid));
-        Ok(crate::overlay::upper::Upper::index_name(origin.as_ref(), layer.fs, spot.id.ino))
+        let origin = self
+            .stack
+            .upper
+            .as_ref()
+            .and_then(|u| u.origin_of(&at, layer.uuid));
+        Ok(crate::overlay::upper::Upper::index_name(
+            origin.as_ref(),
+            layer.fs,
+            spot.id.ino,
+        ))
     }
 
     /// The number an object is shown under, and what claims it.
     pub(super) fn number_of(&self, found: &Found) -> (u64, Claim) {
         if let Some(u) = &found.upper {
             let fs = self.stack.upper.as_ref().map_or(0, |u| u.layer.fs);
-            let claim = Claim { layer: UPPER, id: u.id };
+            let claim = Claim {
+                layer: UPPER,
+                id: u.id,
+            };
             if let Some(given) = self.table.claimed(claim) {
                 return (given, claim);
             }
@@ -361,13 +430,30 @@ impl Overlay {
             let from_index = found.lowers.first().filter(|_| u.by_index.is_some());
             let number = match from_index {
                 Some(l) => self.lower_number(l.layer, l.id.ino),
-                None => u.marks.origin.as_ref().and_then(|o| self.origin_number(o)).unwrap_or(own),
+                None => u
+                    .marks
+                    .origin
+                    .as_ref()
+                    .and_then(|o| self.origin_number(o))
+                    .unwrap_or(own),
             };
             return (number, claim);
         }
         match found.lowers.first() {
-            Some(l) => (self.lower_number(l.layer, l.id.ino), Claim { layer: l.layer, id: l.id }),
-            None => (0, Claim { layer: UPPER, id: ObjectId { dev: 0, ino: 0 } }),
+            Some(l) => (
+                self.lower_number(l.layer, l.id.ino),
+                Claim {
+                    layer: l.layer,
+                    id: l.id,
+                },
+            ),
+            None => (
+                0,
+                Claim {
+                    layer: UPPER,
+                    id: ObjectId { dev: 0, ino: 0 },
+                },
+            ),
         }
     }
 
@@ -379,7 +465,11 @@ impl Overlay {
     /// The number of what an upper object was copied up from.
     pub(super) fn origin_number(&self, o: &Origin) -> Option<u64> {
         let ino = o.ino()?;
-        let same_uuid = self.stack.lowers.iter().find(|l| l.uuid == o.uuid && o.uuid != [0; 16]);
+        let same_uuid = self
+            .stack
+            .lowers
+            .iter()
+            .find(|l| l.uuid == o.uuid && o.uuid != [0; 16]);
         let fs = match same_uuid {
             Some(l) => l.fs,
             None if self.settings.numbers.one_fs => self.stack.lowers.first()?.fs,

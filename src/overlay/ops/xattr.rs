@@ -21,7 +21,10 @@ fn is_acl(name: &[u8]) -> bool {
 
 impl Overlay {
     fn user_disguise(&self) -> bool {
-        self.stack.upper.as_ref().is_some_and(|u| u.disguise == Some(XattrPermissions::User))
+        self.stack
+            .upper
+            .as_ref()
+            .is_some_and(|u| u.disguise == Some(XattrPermissions::User))
     }
 
     fn name_to_disk<'a>(&self, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
@@ -35,7 +38,9 @@ impl Overlay {
         if self.user_disguise()
             && let Some(rest) = disk.strip_prefix(SECURITY_DISGUISED)
         {
-            return rest.starts_with(b"security.").then_some(Cow::Borrowed(rest));
+            return rest
+                .starts_with(b"security.")
+                .then_some(Cow::Borrowed(rest));
         }
         reserved::to_view(disk)
     }

@@ -36,8 +36,16 @@ impl Upper {
     /// Copies everything but the name.
     pub fn copy_up(&self, src: &Source<'_>) -> Result<Staged<'_>> {
         let kind = src.stat.kind();
-        let target = if kind == Kind::Symlink { src.spot.read_link()? } else { Vec::new() };
-        let staged = self.stage(Blank { kind, target: &target, rdev: src.stat.rdev })?;
+        let target = if kind == Kind::Symlink {
+            src.spot.read_link()?
+        } else {
+            Vec::new()
+        };
+        let staged = self.stage(Blank {
+            kind,
+            target: &target,
+            rdev: src.stat.rdev,
+        })?;
         let spot = staged.spot();
         // Data first: writing drops capabilities and moves times.
         if let (Some(from), Some(to)) = (&src.data, staged.file()) {

@@ -38,7 +38,8 @@ impl Upper {
         }
         let now = spot.stat()?;
         if (now.uid, now.gid) != (want.uid, want.gid) {
-            spot.chown(Some(want.uid), Some(want.gid)).map_err(owner_error)?;
+            spot.chown(Some(want.uid), Some(want.gid))
+                .map_err(owner_error)?;
         }
         if kind != Kind::Symlink && (now.mode & 0o7777 != want.mode || want.mode & 0o6000 != 0) {
             spot.chmod(want.mode)?;
@@ -90,7 +91,9 @@ impl Upper {
             if !reserved::copied_up(name) {
                 continue;
             }
-            let Some(value) = xattr::get(from, name)? else { continue };
+            let Some(value) = xattr::get(from, name)? else {
+                continue;
+            };
             match xattr::set(to, name, &value, 0) {
                 Ok(()) => {}
                 Err(e) if may_lose(name, e) => {
@@ -123,7 +126,11 @@ fn real_mode(kind: Kind, mode: u32) -> u32 {
 /// Owner cannot be kept: the kernel's copy-up fails with EOVERFLOW for ids that
 /// the user namespace does not have, and so does ours.
 fn owner_error(e: Errno) -> Errno {
-    if e == Errno::EINVAL { Errno::EOVERFLOW } else { e }
+    if e == Errno::EINVAL {
+        Errno::EOVERFLOW
+    } else {
+        e
+    }
 }
 
 /// Whether an xattr may stay behind: kinds that the upper's file system, or an

@@ -105,7 +105,9 @@ impl Upper {
 
     /// Removes a mark; that it was not there is fine.
     pub fn remove_mark(&self, spot: &Spot, mark: &str) -> Result<()> {
-        let Some(name) = self.namespace.name(mark) else { return Ok(()) };
+        let Some(name) = self.namespace.name(mark) else {
+            return Ok(());
+        };
         match xattr::remove(spot, name.as_bytes()) {
             Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
             r => r,
@@ -149,7 +151,9 @@ impl Upper {
 
     /// Removes `.wh.NAME` if it is there: an object has taken its place.
     pub fn drop_dot_wh(&self, at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
-        let Some(wh) = mark::dot_wh_name(name) else { return Ok(()) };
+        let Some(wh) = mark::dot_wh_name(name) else {
+            return Ok(());
+        };
         match dir::unlink(at, &wh) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
             Err(e) => Err(e),
@@ -181,10 +185,16 @@ impl Upper {
                 self.as_self()?;
                 let tmp = self.temp_name();
                 dir::mknod(self.work_fd(), &tmp, libc::S_IFCHR, (0, 0))?;
-                let how =
-                    if present == Present::Dir { Rename::Exchange } else { Rename::Replace };
+                let how = if present == Present::Dir {
+                    Rename::Exchange
+                } else {
+                    Rename::Replace
+                };
                 if let Err(e) = dir::rename((self.work_fd(), &tmp), (at, name), how) {
-                    best_effort("remove a staged whiteout", dir::unlink(self.work_fd(), &tmp));
+                    best_effort(
+                        "remove a staged whiteout",
+                        dir::unlink(self.work_fd(), &tmp),
+                    );
                     return Err(e);
                 }
                 if present == Present::Dir {
@@ -221,7 +231,11 @@ impl Upper {
 
     /// Syncs a directory unless volatile.
     pub fn sync_dir(&self, dir: BorrowedFd<'_>) -> Result<()> {
-        if self.syncs() { dir::fsync_dir(dir) } else { Ok(()) }
+        if self.syncs() {
+            dir::fsync_dir(dir)
+        } else {
+            Ok(())
+        }
     }
 
     /// The name of the anchor of a lower object in `work/index`: its origin in
@@ -229,14 +243,15 @@ impl Upper {
     /// and number.
     pub fn index_name(origin: Option<&Origin>, fs: u8, ino: u64) -> Name {
         let hex = origin.and_then(Origin::encode).map(|v| {
-            v.iter().fold(String::with_capacity(v.len() * 2), |mut s, b| {
-                use std::fmt::Write;
-                // Writing to a String cannot fail.
-                if write!(s, "{b:02x}").is_err() {
-                    s.clear();
-                }
-                s
-            })
+            v.iter()
+                .fold(String::with_capacity(v.len() * 2), |mut s, b| {
+                    use std::fmt::Write;
+                    // Writing to a String cannot fail.
+                    if write!(s, "{b:02x}").is_err() {
+                        s.clear();
+                    }
+                    s
+                })
         });
         match hex {
             Some(h) if !h.is_empty() && h.len() <= 255 => Name::from(h.into_bytes()),

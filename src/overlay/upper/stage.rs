@@ -45,7 +45,11 @@ impl Upper {
         let kind = if plain { Kind::File } else { blank.kind };
         if kind == Kind::File && self.unnamed_files {
             let fd = Arc::new(dir::create_unnamed(work, 0o600)?);
-            return Ok(Staged { upper: self, temp: None, file: Some(fd) });
+            return Ok(Staged {
+                upper: self,
+                temp: None,
+                file: Some(fd),
+            });
         }
         loop {
             let name = self.temp_name();
@@ -61,7 +65,13 @@ impl Upper {
             match made {
                 Err(Errno::EEXIST) => {}
                 Err(e) => return Err(e),
-                Ok(()) => return Ok(Staged { upper: self, temp: Some(name), file }),
+                Ok(()) => {
+                    return Ok(Staged {
+                        upper: self,
+                        temp: Some(name),
+                        file,
+                    });
+                }
             }
         }
     }
@@ -138,7 +148,11 @@ impl Staged<'_> {
                 t
             }
         };
-        let how = if is_dir { Rename::Exchange } else { Rename::Replace };
+        let how = if is_dir {
+            Rename::Exchange
+        } else {
+            Rename::Replace
+        };
         dir::rename((work, &temp), (to, name), how)?;
         if is_dir {
             // The whiteout now stands in the work directory; drop removes it.
@@ -153,7 +167,10 @@ impl Staged<'_> {
         match (self.temp.take(), self.file.take()) {
             (None, Some(f)) => Ok(OwnedFdOrSpot::File(f)),
             (Some(t), Some(f)) => {
-                best_effort("unlink a staged orphan", dir::unlink(self.upper.work.as_fd(), &t));
+                best_effort(
+                    "unlink a staged orphan",
+                    dir::unlink(self.upper.work.as_fd(), &t),
+                );
                 Ok(OwnedFdOrSpot::File(f))
             }
             (Some(t), None) => {

@@ -8,8 +8,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
-
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Kind, Name, Result, Spot, best_effort};
 
@@ -65,10 +63,7 @@ fn empty_one(
     fresh: &mut usize,
 ) -> Result<()> {
     let spot = Spot::at(parent.clone(), name.clone());
-    let fd = match dir::open_dir_at(parent.as_fd(), name, Cross::Refuse) {
-        Ok(fd) => fd,
-        Err(e) => return Err(e),
-    };
+    let fd = dir::open_dir_at(parent.as_fd(), name, Cross::Refuse)?;
     let mut entries = Vec::new();
     if let Err(Errno::EACCES) = dir::list(fd.as_fd(), |e| entries.push(e)) {
         spot.chmod(0o700)?;
@@ -131,9 +126,10 @@ pub fn drop_whiteouts(at: &Arc<OwnedFd>) -> Result<()> {
 pub fn mark_volatile(work: BorrowedFd<'_>) -> Result<()> {
     let incompat = open_or_make(work, b"incompat")?;
     let volatile = open_or_make(incompat.as_fd(), b"volatile")?;
-    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(&volatile, "dirty", flags, Mode::from_raw_mode(0o600))?;
-    Ok(())
+    match dir::create_file(volatile.as_fd(), b"dirty", 0o600) {
+        Ok(_) | Err(Errno::EEXIST) => Ok(()),
+        Err(e) => Err(e),
+    }
 }
 
 /// Removes the mark of a volatile mount that ended well.

@@ -1,0 +1,340 @@
+//! What requests share: the overlay, and how its answers become replies.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fuser::{
+    Generation, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyWrite, ReplyXattr,
+};
+
+use super::control;
+use super::convert::{bytes, errno, file_attr, file_type};
+use super::counters::Counters;
+use super::workers::Workers;
+use crate::overlay::inode::node::Node;
+use crate::overlay::ops::create::New;
+use crate::overlay::{Attr, Caller, Entry, Errno, Overlay, Result};
+use crate::sys::Kind;
+
+/// What node 1, FUSE's root, is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootShape {
+    /// The merged root itself.
+    Direct,
+    /// A directory whose only child, of this name, is the merged root: the
+    /// kernel never caches the ACL of node 1 (fuse.md, lever 12).
+    Child(&'static str),
+}
+
+/// For ever, as the kernel counts.
+pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 30);
+/// The file that exists only while the mount is primed.
+pub(super) const PRIME_NAME: &str = ".acetate-prime";
+pub(super) const PRIME_INO: u64 = (1 << 62) - 1;
+/// So many nodes must go before memory is given back.
+const TRIM_AFTER: usize = 100_000;
+/// Names fetched from a listing at a time.
+const CHUNK: usize = 512;
+/// Largest write the kernel may send, and what it may read ahead.
+pub(super) const MAX_WRITE: u32 = 1 << 20;
+/// Copies and syncs of at least this much are parked.
+pub(super) const LONG_RANGE: u64 = 1 << 20;
+
+pub(super) struct Shared {
+    pub(super) overlay: Overlay,
+    pub(super) shape: RootShape,
+    pub(super) priming: AtomicBool,
+    pub(super) counters: Counters,
+    pub(super) workers: Workers,
+    pub(super) ttl: Duration,
+    /// Nodes that went since memory was last given back.
+    pub(super) forgotten: AtomicUsize,
+}
+
+impl Shared {
+    pub(super) fn node(&self, ino: INodeNo) -> Result<Arc<Node>> {
+        if ino.0 == 1 && self.shape == RootShape::Direct {
+            return Ok(self.overlay.root().clone());
+        }
+        self.overlay.node(ino.0)
+    }
+
+    /// The number the kernel knows a node by.
+    pub(super) fn number(&self, ino: u64) -> u64 {
+        let direct = self.shape == RootShape::Direct && ino == self.overlay.root().ino;
+        if direct { 1 } else { ino }
+    }
+
+    pub(super) fn attr(&self, a: &Attr) -> fuser::FileAttr {
+        file_attr(a, self.number(a.ino))
+    }
+
+    /// Attributes of a directory or file that exists only in this adapter.
+    pub(super) fn virtual_attr(&self, ino: u64, kind: Kind) -> Result<fuser::FileAttr> {
+        let mut a = self.overlay.getattr(self.overlay.root())?;
+        a.stat.mode = kind.mode_bits() | if kind == Kind::Dir { 0o755 } else { 0o444 };
+        a.stat.size = 0;
+        a.stat.nlink = 1;
+        Ok(file_attr(&a, ino))
+    }
+
+    /// Notes that nodes went; whether it is time to give memory back.
+    pub(super) fn forgotten(&self, gone: usize) -> bool {
+        let before = self.forgotten.fetch_add(gone, Ordering::Relaxed);
+        if before + gone < TRIM_AFTER {
+            return false;
+        }
+        self.forgotten.swap(0, Ordering::Relaxed) >= TRIM_AFTER
+    }
+
+    pub(super) fn is_shell(&self, ino: INodeNo) -> bool {
+        ino.0 == 1 && self.shape != RootShape::Direct
+    }
+
+    pub(super) fn primes(&self, parent: &Node, name: &OsStr) -> bool {
+        name == PRIME_NAME
+            && parent.ino == self.overlay.root().ino
+            && self.priming.load(Ordering::Acquire)
+    }
+
+    pub(super) fn lookup(&self, parent: INodeNo, name: &OsStr) -> Result<Option<Entry>> {
+        let parent = self.node(parent)?;
+        self.overlay.lookup(&parent, bytes(name))
+    }
+
+    pub(super) fn reply_entry(&self, entry: Result<Option<Entry>>, reply: ReplyEntry) {
+        match entry {
+            Ok(Some(e)) => {
+                self.overlay.remember(&e.node);
+                reply.entry(&self.ttl, &self.attr(&e.attr), Generation(0));
+            }
+            Ok(None) => self.reply_negative(reply),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    /// Node id 0 with a time: the kernel remembers that nothing is there.
+    pub(super) fn reply_negative(&self, reply: ReplyEntry) {
+        reply.entry(&self.ttl, &negative_attr(), Generation(0));
+    }
+
+    pub(super) fn reply_attr(&self, attr: Result<Attr>, reply: ReplyAttr) {
+        match attr {
+            Ok(a) => reply.attr(&self.ttl, &self.attr(&a)),
+            Err(e) => reply.error(errno(e)),
+        }
+    }
+
+    pub(super) fn make(
+        &self,
+        req: Caller,
+        parent: INodeNo,
+        name: &OsStr,
+        new: &New<'_>,
+    ) -> Result<Entry> {
+        let parent = self.node(parent)?;
+        self.overlay.make(&parent, bytes(name), new, req)
+    }
+
+    /// The first two names of every listing.
+    pub(super) fn dots(&self, node: &Node) -> [(u64, &'static str); 2] {
+        let up = self.overlay.parent_ino(node);
+        [(self.number(node.ino), "."), (self.number(up), "..")]
+    }
+
+    pub(super) fn shell_listing(&self, offset: u64, mut reply: ReplyDirectory) {
+        let RootShape::Child(name) = self.shape else {
+            return reply.ok();
+        };
+        let root = self.overlay.root().ino;
+        let names = [(1, "."), (1, ".."), (root, name)];
+        for (i, (ino, n)) in (1u64..)
+            .zip(names)
+            .skip(usize::try_from(offset).unwrap_or(3))
+        {
+            if reply.add(INodeNo(ino), i, fuser::FileType::Directory, n) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    pub(super) fn readdir(
+        &self,
+        ino: INodeNo,
+        offset: u64,
+        reply: &mut ReplyDirectory,
+    ) -> Result<()> {
+        let node = self.node(ino)?;
+        let listing = self.overlay.listing(&node)?;
+        for (i, (ino, name)) in (1u64..).zip(self.dots(&node)) {
+            if offset < i && reply.add(INodeNo(ino), i, fuser::FileType::Directory, name) {
+                return Ok(());
+            }
+        }
+        let mut at = offset.max(2);
+        loop {
+            let items = listing.after(at, CHUNK);
+            for i in &items {
+                let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&i.name);
+                if reply.add(INodeNo(i.ino), i.cookie, file_type(i.kind), name) {
+                    return Ok(());
+                }
+            }
+            match items.last() {
+                Some(last) if last.cookie > at => at = last.cookie,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) fn readdirplus(
+        &self,
+        ino: INodeNo,
+        offset: u64,
+        reply: &mut ReplyDirectoryPlus,
+    ) -> Result<()> {
+        let node = self.node(ino)?;
+        let listing = self.overlay.listing(&node)?;
+        let own = self.overlay.getattr(&node)?;
+        for (i, (ino, name)) in (1u64..).zip(self.dots(&node)) {
+            let attr = file_attr(&own, ino);
+            if offset < i && reply.add(INodeNo(ino), i, name, &Duration::ZERO, &attr, Generation(0))
+            {
+                return Ok(());
+            }
+        }
+        let mut at = offset.max(2);
+        loop {
+            let items = listing.after(at, CHUNK);
+            for i in &items {
+                let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&i.name);
+                let Some(e) = self.overlay.lookup(&node, &i.name)? else {
+                    continue;
+                };
+                let attr = self.attr(&e.attr);
+                if reply.add(attr.ino, i.cookie, name, &self.ttl, &attr, Generation(0)) {
+                    self.overlay.release(e.node);
+                    return Ok(());
+                }
+                self.overlay.remember(&e.node);
+            }
+            match items.last() {
+                Some(last) if last.cookie > at => at = last.cookie,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    pub(super) fn ioctl(
+        &self,
+        req: Caller,
+        ino: INodeNo,
+        cmd: u32,
+        data: &[u8],
+    ) -> Result<Vec<u8>> {
+        let node = self.node(ino)?;
+        let is_root = node.ino == self.overlay.root().ino;
+        if cmd == control::STATS && is_root {
+            let own = crate::sys::cred::own_ids().0;
+            if req.uid != 0 && req.uid != own {
+                return Err(Errno::EPERM);
+            }
+            let mut text = self.counters.text().into_bytes();
+            text.resize(control::STATS_LEN, 0);
+            return Ok(text);
+        }
+        if control::GETFLAGS.contains(&cmd) {
+            return Ok(self.overlay.inode_flags(&node)?.to_ne_bytes().to_vec());
+        }
+        if cmd == control::FSGETXATTR {
+            return Ok(self.overlay.fs_xattr(&node)?.to_vec());
+        }
+        if cmd == control::FSSETXATTR {
+            let raw = data.first_chunk().ok_or(Errno::EINVAL)?;
+            self.overlay.set_fs_xattr(&node, raw)?;
+            return Ok(Vec::new());
+        }
+        if control::SETFLAGS.contains(&cmd) {
+            let raw = data.first_chunk::<4>().ok_or(Errno::EINVAL)?;
+            self.overlay
+                .set_inode_flags(&node, u32::from_ne_bytes(*raw))?;
+            return Ok(Vec::new());
+        }
+        Err(Errno::ENOTTY)
+    }
+}
+
+/// Attributes that nobody reads: of a name that stands for nothing.
+pub(super) fn negative_attr() -> fuser::FileAttr {
+    let t = std::time::UNIX_EPOCH;
+    fuser::FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: t,
+        mtime: t,
+        ctime: t,
+        crtime: t,
+        kind: fuser::FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}
+
+pub(super) fn reply_empty(r: Result<()>, reply: ReplyEmpty) {
+    match r {
+        Ok(()) => reply.ok(),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+pub(super) fn reply_xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    match value {
+        Err(e) => reply.error(errno(e)),
+        Ok(v) if size == 0 => reply.size(u32::try_from(v.len()).unwrap_or(u32::MAX)),
+        Ok(v) if v.len() > size as usize => reply.error(errno(Errno::ERANGE)),
+        Ok(v) => reply.data(&v),
+    }
+}
+
+pub(super) fn reply_written(n: Result<usize>, reply: ReplyWrite) {
+    match n {
+        Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
+        Err(e) => reply.error(errno(e)),
+    }
+}
+
+std::thread_local! {
+    /// One read buffer per event loop.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Fills the thread's buffer by `fill` (which says how much) and hands the
+/// filled part to `answer`.
+pub(super) fn with_buffer(
+    size: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<usize>,
+    answer: impl FnOnce(Result<&[u8]>),
+) {
+    BUFFER.with_borrow_mut(|b| {
+        if b.len() < size {
+            b.resize(size, 0);
+        }
+        let Some(part) = b.get_mut(..size) else {
+            return answer(Err(Errno::EIO));
+        };
+        match fill(part) {
+            Ok(n) => answer(Ok(part.get(..n).unwrap_or_default())),
+            Err(e) => answer(Err(e)),
+        }
+    });
+}
