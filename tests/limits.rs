@@ -127,7 +127,8 @@ fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let remaining = left();
-    assert!(remaining.trim().parse::<u64>().unwrap() <= 1, "{remaining} files left in the work directory");
+    let names = sh(&layers.work, "find . -type f | sort | tail -40 | xargs -r grep -H .").unwrap();
+    assert!(remaining.trim().parse::<u64>().unwrap() <= 1, "{remaining} files left in the work directory, such as {names}");
     mount.unmount();
     assert_eq!(sh(&layers.upper, "find . -type f | wc -l").unwrap().trim(), "0");
 }
