@@ -47,8 +47,16 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
             // SAFETY: plain numbers.
             value(ret(unsafe { libc::fallocate(fd, *mode, i64::from(*at), i64::from(*len)) }))
         }
-        // SAFETY: plain numbers.
-        Op::Seek { whence, at, .. } => value(ret(unsafe { libc::lseek(fd, i64::from(*at), *whence) })),
+        Op::Seek { whence, at, .. } => {
+            // SAFETY: plain numbers.
+            let found = ret(unsafe { libc::lseek(fd, i64::from(*at), *whence) })?;
+            if *whence != libc::SEEK_END {
+                // Holes may differ, what is written next may not.
+                // SAFETY: plain numbers.
+                ret(unsafe { libc::lseek(fd, 0, libc::SEEK_SET) })?;
+            }
+            value(Ok(found))
+        }
         Op::MmapWrite { at, byte, .. } => mmap_write(fd, *at, *byte),
         Op::MmapRead { .. } => mmap_read(fd),
         // SAFETY: plain numbers.

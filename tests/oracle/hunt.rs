@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -10,13 +10,11 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use super::generate::{Scope, case};
 use super::judge::{BUSY, Failure, Setup, Tally, run_case};
 use super::ops::Case;
+use super::shrink::shrink;
 use super::{watchdog, world};
 use crate::support::{Base, Kind};
 
-/// How long a failing case may be shrunk.
-const SHRINKING: Duration = Duration::from_secs(20);
-
-fn number(variable: &str) -> Option<u64> {
+pub fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
 }
@@ -55,14 +53,15 @@ fn cases(setup: Setup, share: f64) {
     let mut number = only.unwrap_or(0);
     while start.elapsed().as_secs_f64() < seconds {
         let base = base(number);
-        let mut tree = strategy.new_tree(&mut runner(seed, number)).unwrap();
+        let tree = strategy.new_tree(&mut runner(seed, number)).unwrap();
         if let Err(failure) = run_case(&tree.current(), setup, base, &mut tally)
             && failure.class != BUSY
         {
             let times = found.entry(failure.class.clone()).or_default();
             *times += 1;
             if *times == 1 {
-                let report = shrink(&mut *tree, setup, base, failure);
+                let (case, failure) = shrink(tree.current(), setup, base, failure);
+                let report = describe(&case, &failure);
                 let report = format!("oracle {}: ORACLE_SEED={seed} ORACLE_CASE={number}\n{report}", setup.name);
                 assert!(hunting, "{report}");
                 eprintln!("\n=== {report}\n");
@@ -98,27 +97,6 @@ fn runner(seed: u64, number: u64) -> TestRunner {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&number.to_le_bytes());
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
-}
-
-/// Makes the case smaller while it fails in the same way.
-fn shrink(tree: &mut dyn ValueTree<Value = Case>, setup: Setup, base: Base, first: Failure) -> String {
-    let (start, mut smallest) = (Instant::now(), (tree.current(), first));
-    let mut tally = Tally::default();
-    while start.elapsed() < SHRINKING && tree.simplify() {
-        loop {
-            let case = tree.current();
-            match run_case(&case, setup, base, &mut tally) {
-                Err(failure) if failure.class == smallest.1.class => {
-                    smallest = (case, failure);
-                    break;
-                }
-                // Not this simplification; `complicate` takes it back in part.
-                _ if start.elapsed() < SHRINKING && tree.complicate() => {}
-                _ => return describe(&smallest.0, &smallest.1),
-            }
-        }
-    }
-    describe(&smallest.0, &smallest.1)
 }
 
 fn describe(case: &Case, failure: &Failure) -> String {

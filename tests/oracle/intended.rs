@@ -80,7 +80,8 @@ pub const INTENDED: &[Intended] = &[
             matches!(d.step.op, Op::MmapRead { .. })
                 && d.reference == Kind::Kernel
                 && d.read_only
-                && (d.expected.errno, d.actual.errno) == (0, 0)
+                && [0, libc::EFAULT].contains(&d.expected.errno)
+                && d.actual.errno == 0
         },
     },
     Intended {
@@ -139,7 +140,7 @@ pub const INTENDED: &[Intended] = &[
         reason: "fstat of a removed object of a lower shows 1 link on the kernel, 0 on ours (and on any plain file system)",
         covers: |d| {
             matches!(d.step.op, Op::Fstat { .. })
-                && d.expected.text.replace(" nlink 1 ", " nlink 0 ") == d.actual.text
+                && d.expected.text.replacen(" nlink 1", " nlink 0", 1) == d.actual.text
         },
     },
 ];

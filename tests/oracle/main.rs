@@ -12,6 +12,7 @@
 //! | `ORACLE_SECONDS` | how long each mode runs (default 20) |
 //! | `ORACLE_OPS` | steps per case, about (default 60) |
 //! | `ORACLE_HUNT` | do not stop at a failure: collect one shrunk example of each class |
+//! | `ORACLE_SHRINK` | seconds to make a failing case small (default 20) |
 //! | `ORACLE_BASE` | `disk` or `shm` (default: most on shm, every eighth case on disk) |
 
 #![allow(unsafe_code)]
@@ -28,6 +29,7 @@ mod judge;
 mod moved;
 mod ops;
 mod pathops;
+mod shrink;
 mod stack;
 mod watchdog;
 mod world;

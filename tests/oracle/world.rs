@@ -50,6 +50,7 @@ struct Slot {
 #[derive(Debug)]
 pub struct World {
     root: RawFd,
+    dev: u64,
     slots: [Option<Slot>; SLOTS],
     kind: Kind,
     shown: Shown,
@@ -79,14 +80,16 @@ impl World {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
         let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
-        Self { root, slots: [None; SLOTS], kind, shown }
+        let dev = fstat(root).unwrap().st_dev;
+        Self { root, dev, slots: [None; SLOTS], kind, shown }
     }
 
     /// Does one step.
     pub fn run(&mut self, step: &Step) -> Outcome {
         let at = step.at.and_then(|s| self.slots[s]).filter(|s| s.dir).map_or(self.root, |s| s.fd);
-        // SAFETY: plain numbers.
-        unsafe { libc::fchdir(at) };
+        if let Err(errno) = self.enter(at) {
+            return Outcome { errno, text: String::new() };
+        }
         let slot = |slot: usize| self.slots[slot].map(|s| s.fd);
         let before = self.shown.moved.then(|| Before::look(&step.op, self.root, slot));
         let seen = become_user(step.who, || {
@@ -104,6 +107,21 @@ impl World {
             Ok(text) => Outcome { errno: 0, text: self.without_what_is_not_shown(text) + &moved },
             Err(errno) => Outcome { errno, text: moved },
         }
+    }
+
+    /// Makes `dir` the working directory. Where that fails (a dead daemon) nothing may run: it would run in the
+    /// host's tree.
+    fn enter(&self, dir: RawFd) -> Result<(), i32> {
+        // SAFETY: plain numbers.
+        ret(unsafe { libc::fchdir(dir) })?;
+        // SAFETY: stat is plain numbers, valid as zeroes; a NUL-terminated path.
+        let here = unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            ret(libc::stat(c".".as_ptr(), &mut stat))?;
+            stat.st_dev
+        };
+        assert_eq!(here, self.dev, "the working directory is not in the mount");
+        Ok(())
     }
 
     fn without_what_is_not_shown(&self, text: String) -> String {
