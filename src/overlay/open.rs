@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -528,6 +528,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
             lower_view: Some(place),
             impure: AtomicBool::new(impure),
             xattr_whiteouts: AtomicBool::new(xattr_whiteouts),
+            children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
         })),
     }))

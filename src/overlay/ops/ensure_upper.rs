@@ -95,7 +95,7 @@ impl Overlay {
             // round, since a rename may move the chain.
             let mut at = node.clone();
             loop {
-                let parent = at.any_link().map(|l| l.parent);
+                let parent = at.any_link().map(|l| l.parent.clone());
                 match parent {
                     Some(p) if !at.is_upper() && !p.is_upper() => at = p,
                     _ => break,

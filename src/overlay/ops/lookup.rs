@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -145,6 +145,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
             xattr_whiteouts: AtomicBool::new(
                 marks.is_some_and(|m| m.opaque == Opaque::MayHoldXattrWhiteouts),
             ),
+            children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
         }));
     }
