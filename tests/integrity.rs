@@ -25,7 +25,10 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 }
@@ -61,7 +64,10 @@ fn equal_to_plain(setup: &str, work: impl Fn(&Path)) {
     sh(&plain.root, setup).unwrap();
     under_pressure(|| work(&plain.lowers[0]));
     let wanted = Snapshot::of(&plain.lowers[0]);
-    let facets = support::Facets { xattrs: false, ..support::Facets::TREE };
+    let facets = support::Facets {
+        xattrs: false,
+        ..support::Facets::TREE
+    };
     for words in CACHES {
         let layers = Layers::new(Base::Disk, 1);
         sh(&layers.root, setup).unwrap();
@@ -69,13 +75,29 @@ fn equal_to_plain(setup: &str, work: impl Fn(&Path)) {
         let mount = Mount::acetate(&layers, words);
         under_pressure(|| work(&layers.merged));
         let got = Snapshot::of(&layers.merged);
-        assert_eq!(diff_with(&wanted, &got, facets), Vec::<String>::new(), "{words}: plain | mounted");
+        assert_eq!(
+            diff_with(&wanted, &got, facets),
+            Vec::<String>::new(),
+            "{words}: plain | mounted"
+        );
         mount.unmount();
-        assert_eq!(diff_with(&before, &Snapshot::of(&layers.lowers[0]), support::Facets::REMOUNT), Vec::<String>::new(), "{words}: the lower");
+        assert_eq!(
+            diff_with(
+                &before,
+                &Snapshot::of(&layers.lowers[0]),
+                support::Facets::REMOUNT
+            ),
+            Vec::<String>::new(),
+            "{words}: the lower"
+        );
         let mount = Mount::acetate(&layers, words);
         let again = Snapshot::of(&layers.merged);
         mount.unmount();
-        assert_eq!(diff_with(&wanted, &again, facets), Vec::<String>::new(), "{words}: plain | after the remount");
+        assert_eq!(
+            diff_with(&wanted, &again, facets),
+            Vec::<String>::new(),
+            "{words}: plain | after the remount"
+        );
     }
 }
 
@@ -91,11 +113,19 @@ fn sqlite_in_wal_mode_with_mmap_on_a_database_of_a_lower_layer() {
         with recursive c(x) as (select 1 union all select x+1 from c where x < 40000) insert into t select x, x * 7919 % 10007, hex(zeroblob(50 + x % 200)) from c;\"; done";
     equal_to_plain(setup, |root| {
         let database = |name: &str, script: String| {
-            sh(root, &format!("sqlite3 -bail -batch {name} <<'E'\n.timeout 60000\n{script}\nE")).unwrap_or_else(|e| panic!("{e}"))
+            sh(
+                root,
+                &format!("sqlite3 -bail -batch {name} <<'E'\n.timeout 60000\n{script}\nE"),
+            )
+            .unwrap_or_else(|e| panic!("{e}"))
         };
         let pragmas = "pragma mmap_size=268435456;";
         let mode = database("wal.db", "pragma journal_mode=wal;".to_owned());
-        assert_eq!(mode.trim(), "wal", "the file system must be able to hold the shared memory of the WAL");
+        assert_eq!(
+            mode.trim(),
+            "wal",
+            "the file system must be able to hold the shared memory of the WAL"
+        );
         std::thread::scope(|scope| {
             for writer in 0..3 {
                 scope.spawn(move || {
@@ -119,12 +149,17 @@ fn sqlite_in_wal_mode_with_mmap_on_a_database_of_a_lower_layer() {
                 }
             });
         });
-        let journal = format!("{pragmas} pragma journal_mode=delete; begin; update t set text = 'short' where id % 3 = 0; delete from t where id > 30000; commit; vacuum; begin; delete from t; rollback; pragma integrity_check;");
+        let journal = format!(
+            "{pragmas} pragma journal_mode=delete; begin; update t set text = 'short' where id % 3 = 0; delete from t where id > 30000; commit; vacuum; begin; delete from t; rollback; pragma integrity_check;"
+        );
         assert!(database("journal.db", journal).ends_with("ok\n"));
         assert!(database("wal.db", format!("{pragmas} pragma integrity_check;")).ends_with("ok\n"));
         // The content as text, whose hash is compared: pages are laid out as the writers happened to come.
         for name in ["wal.db", "journal.db"] {
-            let dump = database(name, format!("{pragmas} select id, n, text from t order by id;"));
+            let dump = database(
+                name,
+                format!("{pragmas} select id, n, text from t order by id;"),
+            );
             fs::write(root.join(format!("{name}.dump")), dump).unwrap();
         }
         sh(root, "sqlite3 wal.db 'pragma wal_checkpoint(truncate); pragma journal_mode=delete;' >/dev/null; rm -f wal.db wal.db-wal wal.db-shm journal.db").unwrap();
@@ -142,20 +177,36 @@ fn random_overwrites_of_lower_files_with_readers_open_throughout() {
         let readers: Vec<_> = (0..12).map(|n| File::open(path(n)).unwrap()).collect();
         for round in 0..1500_u64 {
             let n = numbers.below(12);
-            let text: Vec<u8> = (0..numbers.below(9000)).map(|i| (round + i) as u8).collect();
+            let text: Vec<u8> = (0..numbers.below(9000))
+                .map(|i| (round + i) as u8)
+                .collect();
             match numbers.below(8) {
                 0 | 1 => fs::write(path(n), &text).unwrap(),
                 2 => {
                     let file = File::options().write(true).open(path(n)).unwrap();
                     file.write_all_at(&text, numbers.below(40_000)).unwrap();
                 }
-                3 => File::options().write(true).open(path(n)).unwrap().set_len(numbers.below(60_000)).unwrap(),
+                3 => File::options()
+                    .write(true)
+                    .open(path(n))
+                    .unwrap()
+                    .set_len(numbers.below(60_000))
+                    .unwrap(),
                 4 => {
                     use std::io::Write;
-                    File::options().append(true).open(path(n)).unwrap().write_all(&text).unwrap();
+                    File::options()
+                        .append(true)
+                        .open(path(n))
+                        .unwrap()
+                        .write_all(&text)
+                        .unwrap();
                 }
                 5 => {
-                    let file = File::options().read(true).write(true).open(path(n)).unwrap();
+                    let file = File::options()
+                        .read(true)
+                        .write(true)
+                        .open(path(n))
+                        .unwrap();
                     let len = file.metadata().unwrap().len() as usize;
                     if len > 0 {
                         let map = Map::shared(&file, len);
@@ -171,16 +222,30 @@ fn random_overwrites_of_lower_files_with_readers_open_throughout() {
                 }
                 _ => {
                     let file = File::options().write(true).open(path(n)).unwrap();
-                    let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-                    rustix::fs::fallocate(&file, flags, numbers.below(5000), 1 + numbers.below(5000)).unwrap();
+                    let flags = rustix::fs::FallocateFlags::PUNCH_HOLE
+                        | rustix::fs::FallocateFlags::KEEP_SIZE;
+                    rustix::fs::fallocate(
+                        &file,
+                        flags,
+                        numbers.below(5000),
+                        1 + numbers.below(5000),
+                    )
+                    .unwrap();
                 }
             }
             // The reader's descriptor and a new one see one file.
             let through_path = fs::read(path(n)).unwrap();
             let mut through_reader = vec![0; through_path.len() + 1];
             let got = read_full(&readers[n as usize], &mut through_reader);
-            assert_eq!(got, through_path.len(), "round {round}: length through the reader's descriptor");
-            assert!(through_reader[..got] == through_path[..], "round {round}: file {n}: the open reader sees other bytes");
+            assert_eq!(
+                got,
+                through_path.len(),
+                "round {round}: length through the reader's descriptor"
+            );
+            assert!(
+                through_reader[..got] == through_path[..],
+                "round {round}: file {n}: the open reader sees other bytes"
+            );
         }
     });
 }
@@ -208,9 +273,14 @@ fn shorter_overwrites_of_many_small_lower_files() {
                     for i in (part..400).step_by(4) {
                         let path = root.join(format!("s/{i}"));
                         for round in 0..3 {
-                            let text = format!("{i} {round} ").repeat(1 + numbers.below(30) as usize);
+                            let text =
+                                format!("{i} {round} ").repeat(1 + numbers.below(30) as usize);
                             fs::write(&path, &text).unwrap();
-                            assert_eq!(fs::read_to_string(&path).unwrap(), text, "{i}, round {round}");
+                            assert_eq!(
+                                fs::read_to_string(&path).unwrap(),
+                                text,
+                                "{i}, round {round}"
+                            );
                         }
                     }
                 });
@@ -223,34 +293,45 @@ fn shorter_overwrites_of_many_small_lower_files() {
 /// half-way, and other writers wait for the same copy-up. Nobody sees a byte that was never there.
 #[test]
 fn readers_and_writers_during_one_copy_up() {
-    equal_to_plain("head -c 40000000 /dev/zero | tr '\\0' a > l0/big; ln l0/big l0/big2", |root| {
-        let size = 40_000_000_u64;
-        std::thread::scope(|scope| {
-            for writer in 0..4_u64 {
-                scope.spawn(move || {
-                    let name = if writer % 2 == 0 { "big" } else { "big2" };
-                    let file = File::options().write(true).open(root.join(name)).unwrap();
-                    for i in 0..50 {
-                        file.write_all_at(&[b'b' + writer as u8; 100], (i * 4 + writer) * 200_000).unwrap();
-                    }
-                });
-            }
-            for reader in 0..2 {
-                scope.spawn(move || {
-                    let file = File::open(root.join(if reader == 0 { "big" } else { "big2" })).unwrap();
-                    let mut buffer = vec![0; 1 << 20];
-                    let mut at = 0;
-                    while at < size {
-                        let n = file.read_at(&mut buffer, at).unwrap();
-                        assert!(n > 0, "the file ends at {at}");
-                        assert!(buffer[..n].iter().all(|b| (b'a'..=b'e').contains(b)), "a byte that nobody wrote, near {at}");
-                        at += n as u64;
-                    }
-                });
-            }
-        });
-        assert_eq!(root.join("big").metadata().unwrap().len(), size);
-    });
+    equal_to_plain(
+        "head -c 40000000 /dev/zero | tr '\\0' a > l0/big; ln l0/big l0/big2",
+        |root| {
+            let size = 40_000_000_u64;
+            std::thread::scope(|scope| {
+                for writer in 0..4_u64 {
+                    scope.spawn(move || {
+                        let name = if writer % 2 == 0 { "big" } else { "big2" };
+                        let file = File::options().write(true).open(root.join(name)).unwrap();
+                        for i in 0..50 {
+                            file.write_all_at(
+                                &[b'b' + writer as u8; 100],
+                                (i * 4 + writer) * 200_000,
+                            )
+                            .unwrap();
+                        }
+                    });
+                }
+                for reader in 0..2 {
+                    scope.spawn(move || {
+                        let file = File::open(root.join(if reader == 0 { "big" } else { "big2" }))
+                            .unwrap();
+                        let mut buffer = vec![0; 1 << 20];
+                        let mut at = 0;
+                        while at < size {
+                            let n = file.read_at(&mut buffer, at).unwrap();
+                            assert!(n > 0, "the file ends at {at}");
+                            assert!(
+                                buffer[..n].iter().all(|b| (b'a'..=b'e').contains(b)),
+                                "a byte that nobody wrote, near {at}"
+                            );
+                            at += n as u64;
+                        }
+                    });
+                }
+            });
+            assert_eq!(root.join("big").metadata().unwrap().len(), size);
+        },
+    );
 }
 
 /// What the fsx crate does for buffered and mapped I/O (`scripts/conformance`), with O_DIRECT: random reads, writes, truncates,
@@ -261,8 +342,14 @@ fn direct_io_exerciser() {
     if !(require_root() && require_fuse()) {
         return;
     }
-    let operations: u64 = std::env::var("ACETATE_FSX_OPS").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000);
-    let seed: u64 = std::env::var("ACETATE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let operations: u64 = std::env::var("ACETATE_FSX_OPS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(20_000);
+    let seed: u64 = std::env::var("ACETATE_SEED")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(1);
     for words in CACHES {
         let layers = Layers::new(Base::Disk, 1);
         let mut model = vec![b'l'; 200_000];
@@ -270,12 +357,20 @@ fn direct_io_exerciser() {
         let mount = Mount::acetate(&layers, words);
         let mut exerciser = Exerciser::open(&layers.at("f"), seed);
         for operation in 0..operations {
-            exerciser.step(&mut model).unwrap_or_else(|e| panic!("{words}: seed {seed}, operation {operation}: {e}"));
+            exerciser
+                .step(&mut model)
+                .unwrap_or_else(|e| panic!("{words}: seed {seed}, operation {operation}: {e}"));
         }
         drop(exerciser);
-        assert!(fs::read(layers.at("f")).unwrap() == model, "{words}: at the end");
+        assert!(
+            fs::read(layers.at("f")).unwrap() == model,
+            "{words}: at the end"
+        );
         mount.unmount();
-        assert!(fs::read(layers.upper.join("f")).unwrap() == model, "{words}: in the upper");
+        assert!(
+            fs::read(layers.upper.join("f")).unwrap() == model,
+            "{words}: in the upper"
+        );
     }
 }
 
@@ -303,7 +398,11 @@ impl Exerciser {
         let align = [1, 512, 4096][self.numbers.below(3) as usize];
         let at = self.numbers.below(MOST - 70_000) / align * align;
         let len = ((1 + self.numbers.below(65_000)) / align * align).max(align.min(512)) as usize;
-        let file = if self.numbers.below(4) == 0 { &self.buffered } else { &self.direct };
+        let file = if self.numbers.below(4) == 0 {
+            &self.buffered
+        } else {
+            &self.direct
+        };
         let (start, end) = (at as usize, at as usize + len);
         match self.numbers.below(10) {
             0..=3 => {
@@ -311,25 +410,33 @@ impl Exerciser {
                 let n = read_some(file, &mut got, at)?;
                 let wanted = &model[start.min(model.len())..end.min(model.len())];
                 if got[..n] != *wanted {
-                    return Err(format!("read of {len} at {at}: {n} bytes, wanted {}; first difference at {:?}", wanted.len(), got.iter().zip(wanted).position(|(a, b)| a != b)));
+                    return Err(format!(
+                        "read of {len} at {at}: {n} bytes, wanted {}; first difference at {:?}",
+                        wanted.len(),
+                        got.iter().zip(wanted).position(|(a, b)| a != b)
+                    ));
                 }
             }
             4..=6 => {
                 let byte = self.numbers.below(256) as u8;
                 let text: Vec<u8> = (0..len).map(|i| byte.wrapping_add((i / 7) as u8)).collect();
-                file.write_all_at(&text, at).map_err(|e| format!("write of {len} at {at}: {e}"))?;
+                file.write_all_at(&text, at)
+                    .map_err(|e| format!("write of {len} at {at}: {e}"))?;
                 if model.len() < end {
                     model.resize(end, 0);
                 }
                 model[start..end].copy_from_slice(&text);
             }
             7 => {
-                file.set_len(at).map_err(|e| format!("truncate to {at}: {e}"))?;
+                file.set_len(at)
+                    .map_err(|e| format!("truncate to {at}: {e}"))?;
                 model.resize(start, 0);
             }
             8 => {
-                let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(file, flags, at, len as u64).map_err(|e| format!("punch: {e}"))?;
+                let flags =
+                    rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(file, flags, at, len as u64)
+                    .map_err(|e| format!("punch: {e}"))?;
                 let (start, end) = (start.min(model.len()), end.min(model.len()));
                 model[start..end].fill(0);
             }
@@ -356,7 +463,10 @@ impl Exerciser {
 fn read_some(file: &File, buffer: &mut [u8], at: u64) -> Result<usize, String> {
     let mut got = 0;
     while got < buffer.len() {
-        match file.read_at(&mut buffer[got..], at + got as u64).map_err(|e| format!("read at {at}: {e}"))? {
+        match file
+            .read_at(&mut buffer[got..], at + got as u64)
+            .map_err(|e| format!("read at {at}: {e}"))?
+        {
             0 => break,
             n => got += n,
         }

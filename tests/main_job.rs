@@ -21,22 +21,36 @@ fn prepared_cache() -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/acetate"));
     let named = std::env::var_os("ACETATE_CACHE").map(PathBuf::from);
     let candidates = [named, Some("/work/tmp/acetate-cache".into()), home];
-    candidates.into_iter().flatten().find(|cache| cache.join("layers/complete").exists())
+    candidates
+        .into_iter()
+        .flatten()
+        .find(|cache| cache.join("layers/complete").exists())
 }
 
 fn main_job(way: &str) {
     let made_here = Path::new(env!("CARGO_TARGET_TMPDIR")).join("main-job");
     let (cache, source) = match prepared_cache() {
         Some(cache) => (cache, "mirror"),
-        None if host::require_program("dpkg-query") && host::require_program("gcc") => (made_here, "host"),
+        None if host::require_program("dpkg-query") && host::require_program("gcc") => {
+            (made_here, "host")
+        }
         None => {
             skip("neither prepared layers nor a Debian host to make them of");
             return;
         }
     };
     std::fs::create_dir_all(&cache).unwrap();
-    let reachable = format!("test -x {} && test -r {}", support::mount::acetate_bin().display(), cache.display());
-    if way != "root" && !support::as_user(1000, reachable).status().unwrap().success() {
+    let reachable = format!(
+        "test -x {} && test -r {}",
+        support::mount::acetate_bin().display(),
+        cache.display()
+    );
+    if way != "root"
+        && !support::as_user(1000, reachable)
+            .status()
+            .unwrap()
+            .success()
+    {
         skip("an ordinary user cannot reach the program or the layers (a checkout below /root?)");
         return;
     }
@@ -49,13 +63,22 @@ fn main_job(way: &str) {
         .unwrap();
     let text = String::from_utf8_lossy(&out.stdout);
     println!("{text}");
-    assert!(out.status.success(), "scripts/main-job {way}, layers in {}:\n{text}{}", cache.display(), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "scripts/main-job {way}, layers in {}:\n{text}{}",
+        cache.display(),
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert!(text.contains(&format!("{way}: PASS")), "{text}");
 }
 
 fn possible() -> bool {
     // setpriv, unshare and the tools of the comparison come with every Debian; the script is bash.
-    require_root() && require_fuse() && host::require_program("bash") && host::require_program("setpriv") && host::require_program("getfattr")
+    require_root()
+        && require_fuse()
+        && host::require_program("bash")
+        && host::require_program("setpriv")
+        && host::require_program("getfattr")
 }
 
 /// As root, layers in the kernel's own format.

@@ -29,7 +29,10 @@ fn b1_a_deleted_file_does_not_come_back_in_a_recreated_directory() {
                 .step(&format!("{walk} ! stat a/sub/x 2>/dev/null; ls a/sub; ! cat a/sub/x 2>/dev/null; rm -rf a/sub; mkdir a/sub"))
                 .step(&format!("{walk} ! stat a/sub/x 2>/dev/null; ! stat a/sub/new 2>/dev/null; ls -A a/sub"))
                 .run();
-            assert!(out.iter().skip(1).take(1).all(|o| o.ends_with("new\n")), "{out:?}");
+            assert!(
+                out.iter().skip(1).take(1).all(|o| o.ends_with("new\n")),
+                "{out:?}"
+            );
         }
     }
 }
@@ -44,16 +47,27 @@ fn b1_the_deleted_file_is_absent_where_the_upper_is_a_layer() {
     let below = Layers::new(Base::Shm, 1);
     sh(&below.root, "for d in d1 d2/s; do mkdir -p l0/$d; for f in f1 f2 f3; do echo $f > l0/$d/$f; done; done; echo r > l0/r").unwrap();
     let mount = Mount::acetate(&below, "");
-    sh(&below.merged, "rm -rf d1 d2; mkdir -p d1 d2/s; echo n > d1/n; rm r").unwrap();
+    sh(
+        &below.merged,
+        "rm -rf d1 d2; mkdir -p d1 d2/s; echo n > d1/n; rm r",
+    )
+    .unwrap();
     mount.unmount();
     let mut layers = Layers::new(Base::Shm, 0);
     layers.lowers = vec![below.upper.clone(), below.lowers[0].clone()];
     let mount = Mount::acetate(&layers, "");
     let parent = Snapshot::of(&below.lowers[0]);
     sh(&layers.merged, "ls -R . >/dev/null").unwrap();
-    let there: Vec<_> = parent.names().into_iter().filter(|n| layers.at(n).symlink_metadata().is_ok()).collect();
+    let there: Vec<_> = parent
+        .names()
+        .into_iter()
+        .filter(|n| layers.at(n).symlink_metadata().is_ok())
+        .collect();
     assert_eq!(there, [".", "d1", "d2", "d2/s"]);
-    assert_eq!(Snapshot::of(&layers.merged).names(), [".", "d1", "d1/n", "d2", "d2/s"]);
+    assert_eq!(
+        Snapshot::of(&layers.merged).names(),
+        [".", "d1", "d1/n", "d2", "d2/s"]
+    );
     mount.unmount();
 }
 
@@ -61,9 +75,15 @@ fn b1_the_deleted_file_is_absent_where_the_upper_is_a_layer() {
 /// (`podman stop; podman start`) the lower's files were in it again.
 #[test]
 fn b2_a_directory_made_over_a_whiteout_in_the_root_is_opaque() {
-    for how in ["rm -r top; mkdir top", "mv top gone; rm -r gone; mkdir top", "rm -r top; mkdir x; mv x top", "rm -r top; cp -r other top", "rm -r top; cd other; mkdir ../top"] {
+    for how in [
+        "rm -r top; mkdir top",
+        "mv top gone; rm -r gone; mkdir top",
+        "rm -r top; mkdir x; mv x top",
+        "rm -r top; cp -r other top",
+        "rm -r top; cd other; mkdir ../top",
+    ] {
         Story::new(2, "mkdir -p l1/top/sub l0/top l1/other; echo o > l1/top/o; echo s > l1/top/sub/s; echo p > l0/top/p; echo q > l1/other/q")
-            .step(&format!("{how}"))
+            .step(how)
             .step("find . | sort; echo n > top/n; test ! -e top/o; test ! -e top/sub; test ! -e top/p")
             .step("find . | sort; rm -r top; mkdir top")
             .step("ls -A top")
@@ -90,7 +110,10 @@ fn b3_the_callers_umask_is_applied_to_all_kinds() {
                 UnixListener::bind(root.join("so")).unwrap();
             });
         });
-        seen.push(format!("{:o}", root.join("so").symlink_metadata().unwrap().mode() & 0o7777));
+        seen.push(format!(
+            "{:o}",
+            root.join("so").symlink_metadata().unwrap().mode() & 0o7777
+        ));
         seen
     });
     if let Some(seen) = seen {
@@ -109,7 +132,10 @@ fn b4_hard_links_stay_one_file_through_copy_up_and_remounts() {
             .step(&format!("cat a b d/c; rm {first}; cat a b d/c 2>/dev/null || true; echo more >> $(ls a b d/c 2>/dev/null | head -1); cat a b d/c 2>/dev/null || true"))
             .step("for f in a b d/c; do test -e $f || continue; cat $f; stat -c %h $f; ln $f z; stat -c %h $f; rm z; done; rm -f a b d/c; find . | sort")
             .run();
-        assert!(out.is_empty() || out[0].starts_with("written\nwritten\nwritten\n3\n3\n3\n"), "{out:?}");
+        assert!(
+            out.is_empty() || out[0].starts_with("written\nwritten\nwritten\n3\n3\n3\n"),
+            "{out:?}"
+        );
     }
 }
 
@@ -117,41 +143,50 @@ fn b4_hard_links_stay_one_file_through_copy_up_and_remounts() {
 /// created was a directory to unlink, an old mode came back, link counts stayed old.
 #[test]
 fn b6_names_used_again_are_new_objects() {
-    on_ours(Base::Disk, 1, "for i in 1 2 3 4 5; do mkdir l0/d$i; echo x > l0/d$i/f; done", "", |layers, _| {
-        for round in 0..200_u32 {
-            let name = layers.at(&format!("n{}", round % 3));
-            match round % 4 {
-                0 => {
-                    fs::create_dir(&name).unwrap();
-                    fs::write(name.join("x"), "x").unwrap();
-                    assert_eq!(name.metadata().unwrap().mode() & 0o170_000, 0o040_000);
-                    fs::remove_dir_all(&name).unwrap();
-                }
-                1 => {
-                    fs::write(&name, "abc").unwrap();
-                    assert_eq!((name.metadata().unwrap().nlink(), fs::read(&name).unwrap()), (1, b"abc".to_vec()));
-                    let other = layers.at("hard");
-                    fs::hard_link(&name, &other).unwrap();
-                    assert_eq!(other.metadata().unwrap().nlink(), 2);
-                    fs::remove_file(&name).unwrap();
-                    assert_eq!(other.metadata().unwrap().nlink(), 1);
-                    fs::remove_file(&other).unwrap();
-                }
-                2 => {
-                    std::os::unix::fs::symlink("to", &name).unwrap();
-                    assert!(name.symlink_metadata().unwrap().file_type().is_symlink());
-                    fs::remove_file(&name).unwrap();
-                }
-                _ => {
-                    let from = layers.at(&format!("d{}", 1 + round % 5));
-                    fs::rename(&from, &name).unwrap();
-                    assert_eq!(fs::read(name.join("f")).unwrap(), b"x\n");
-                    fs::rename(&name, &from).unwrap();
+    on_ours(
+        Base::Disk,
+        1,
+        "for i in 1 2 3 4 5; do mkdir l0/d$i; echo x > l0/d$i/f; done",
+        "",
+        |layers, _| {
+            for round in 0..200_u32 {
+                let name = layers.at(&format!("n{}", round % 3));
+                match round % 4 {
+                    0 => {
+                        fs::create_dir(&name).unwrap();
+                        fs::write(name.join("x"), "x").unwrap();
+                        assert_eq!(name.metadata().unwrap().mode() & 0o170_000, 0o040_000);
+                        fs::remove_dir_all(&name).unwrap();
+                    }
+                    1 => {
+                        fs::write(&name, "abc").unwrap();
+                        assert_eq!(
+                            (name.metadata().unwrap().nlink(), fs::read(&name).unwrap()),
+                            (1, b"abc".to_vec())
+                        );
+                        let other = layers.at("hard");
+                        fs::hard_link(&name, &other).unwrap();
+                        assert_eq!(other.metadata().unwrap().nlink(), 2);
+                        fs::remove_file(&name).unwrap();
+                        assert_eq!(other.metadata().unwrap().nlink(), 1);
+                        fs::remove_file(&other).unwrap();
+                    }
+                    2 => {
+                        std::os::unix::fs::symlink("to", &name).unwrap();
+                        assert!(name.symlink_metadata().unwrap().file_type().is_symlink());
+                        fs::remove_file(&name).unwrap();
+                    }
+                    _ => {
+                        let from = layers.at(&format!("d{}", 1 + round % 5));
+                        fs::rename(&from, &name).unwrap();
+                        assert_eq!(fs::read(name.join("f")).unwrap(), b"x\n");
+                        fs::rename(&name, &from).unwrap();
+                    }
                 }
             }
-        }
-        Snapshot::of(&layers.merged).assert_sound("after 200 rounds");
-    });
+            Snapshot::of(&layers.merged).assert_sound("after 200 rounds");
+        },
+    );
 }
 
 /// B6: after 60 s of concurrent create, rename, link and unlink the tree seen through the mount was incomplete: names that readdir
@@ -162,7 +197,10 @@ fn b6_the_tree_after_concurrent_work_is_the_tree_after_a_remount() {
     if !(require_root() && require_fuse()) {
         return;
     }
-    let seconds = std::env::var("ACETATE_STRESS_S").ok().and_then(|s| s.parse().ok()).unwrap_or(8);
+    let seconds = std::env::var("ACETATE_STRESS_S")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(8);
     for words in ["", "fd_cache=4"] {
         let layers = Layers::new(Base::Shm, 2);
         sh(&layers.root, "for d in a b c; do mkdir -p l0/$d l1/$d/s; for i in 1 2 3 4 5 6 7 8 9; do echo $d$i > l1/$d/$i; ln l1/$d/$i l1/$d/h$i; echo $i > l1/$d/s/$i; done; rm l1/$d/1; mknod l0/$d/2 c 0 0; done").unwrap();
@@ -181,7 +219,11 @@ fn b6_the_tree_after_concurrent_work_is_the_tree_after_a_remount() {
         let mount = Mount::acetate(&layers, words);
         let found = Snapshot::of(&layers.merged);
         mount.unmount();
-        assert_eq!(diff_with(&left, &found, Facets::REMOUNT), Vec::<String>::new(), "{words}: left | found after the remount");
+        assert_eq!(
+            diff_with(&left, &found, Facets::REMOUNT),
+            Vec::<String>::new(),
+            "{words}: left | found after the remount"
+        );
     }
 }
 
@@ -217,7 +259,11 @@ fn churn(root: &std::path::Path, worker: u64, end: Instant) {
 #[test]
 fn b6_an_open_unlinked_file_has_no_link_and_works() {
     on_both(1, "seq 1 1000 > l0/f; ln l0/f l0/g", |root| {
-        let f = File::options().read(true).write(true).open(root.join("f")).unwrap();
+        let f = File::options()
+            .read(true)
+            .write(true)
+            .open(root.join("f"))
+            .unwrap();
         fs::remove_file(root.join("f")).unwrap();
         let one = f.metadata().unwrap().nlink();
         fs::remove_file(root.join("g")).unwrap();
@@ -237,13 +283,23 @@ fn b6_times_before_1970_and_times_after_a_write_through_a_mapping() {
         .step("stat -c '%n %.9Y' f copied d; chmod 600 copied; stat -c '%.9Y' copied; touch -d '1969-12-31 23:59:58.8 UTC' f; stat -c '%.9Y %.9X' f; touch -d '1930-01-01 UTC' n; stat -c %.9Y n; touch -a -d '@-1.2' n; stat -c '%.9X' n; mkdir -m 700 e; touch -d '@-5000000000.5' e || true; stat -c %.9Y e | cut -c 1")
         .step("stat -c '%n %.9Y' f copied d n")
         .run();
-    on_ours(Base::Shm, 1, "seq 1 2000 > l0/f; touch -d @1000000000 l0/f", "", |layers, _| {
-        let file = File::options().read(true).write(true).open(layers.at("f")).unwrap();
-        let map = Map::shared(&file, 4096);
-        map.write(0, b"Z");
-        map.sync();
-        assert!(layers.at("f").metadata().unwrap().mtime() > 1_500_000_000);
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "seq 1 2000 > l0/f; touch -d @1000000000 l0/f",
+        "",
+        |layers, _| {
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .open(layers.at("f"))
+                .unwrap();
+            let map = Map::shared(&file, 4096);
+            map.write(0, b"Z");
+            map.sync();
+            assert!(layers.at("f").metadata().unwrap().mtime() > 1_500_000_000);
+        },
+    );
 }
 
 /// B6: a name of 256 bytes gave ENOENT instead of ENAMETOOLONG, in every call.
@@ -263,7 +319,10 @@ fn b6_a_name_of_256_bytes_is_enametoolong() {
             code(fs::remove_file(&long)),
             code(fs::remove_dir(&long)),
             code(std::os::unix::fs::symlink("x", &long)),
-            code(std::os::unix::fs::symlink("t".repeat(4095), root.join("d/longest"))),
+            code(std::os::unix::fs::symlink(
+                "t".repeat(4095),
+                root.join("d/longest"),
+            )),
         ]
     });
 }
@@ -271,14 +330,27 @@ fn b6_a_name_of_256_bytes_is_enametoolong() {
 /// B6: `.wh.NAME` in a middle layer let the content of the layers below shine through a directory of that name above it.
 #[test]
 fn b6_a_whiteout_in_a_middle_layer_hides_what_is_below_it_and_nothing_else() {
-    for mark in [": > l1/.wh.d; : > l1/.wh.f", "mknod l1/d c 0 0; mknod l1/f c 0 0"] {
-        let setup = format!("for l in l0 l2; do mkdir -p $l/d/s; echo $l > $l/d/$l; echo $l > $l/d/both; echo $l > $l/d/s/$l; done; echo 2 > l2/f; {mark}");
+    for mark in [
+        ": > l1/.wh.d; : > l1/.wh.f",
+        "mknod l1/d c 0 0; mknod l1/f c 0 0",
+    ] {
+        let setup = format!(
+            "for l in l0 l2; do mkdir -p $l/d/s; echo $l > $l/d/$l; echo $l > $l/d/both; echo $l > $l/d/s/$l; done; echo 2 > l2/f; {mark}"
+        );
         let out = Story::new(3, &setup)
             .step("find . | sort; cat d/both; test ! -e d/l2; test ! -e d/s/l2; rm -r d; mkdir d; ls -A d; echo f > f; rm f; ls")
             .step("find . | sort")
             .not_the_kernel("it does not know .wh. files")
             .run();
-        assert!(out.is_empty() || out == [".\n./d\n./d/both\n./d/l0\n./d/s\n./d/s/l0\nl0\nd\n", ".\n./d\n"], "{mark}: {out:?}");
+        assert!(
+            out.is_empty()
+                || out
+                    == [
+                        ".\n./d\n./d/both\n./d/l0\n./d/s\n./d/s/l0\nl0\nd\n",
+                        ".\n./d\n"
+                    ],
+            "{mark}: {out:?}"
+        );
     }
 }
 
@@ -288,10 +360,17 @@ fn b6_a_whiteout_in_a_middle_layer_hides_what_is_below_it_and_nothing_else() {
 fn b6_access_times_of_upper_files_move() {
     let moved = on_ours(Base::Disk, 1, "", "", |layers, _| {
         fs::write(layers.at("f"), "x").unwrap();
-        sh(&layers.merged, "touch -a -d '2001-01-01' f; cat f; sync -f f").unwrap();
+        sh(
+            &layers.merged,
+            "touch -a -d '2001-01-01' f; cat f; sync -f f",
+        )
+        .unwrap();
         layers.at("f").metadata().unwrap().atime()
     });
-    assert!(moved.is_none_or(|atime| atime > 1_500_000_000), "access time {moved:?}");
+    assert!(
+        moved.is_none_or(|atime| atime > 1_500_000_000),
+        "access time {moved:?}"
+    );
 }
 
 /// B6, the rest of the list by name: directory rename is user report TB#208, one descriptor per file F#36, equal numbers of two
@@ -299,12 +378,23 @@ fn b6_access_times_of_upper_files_move() {
 /// is the same as root's.
 #[test]
 fn b6_an_ordinary_user_sees_the_same_tree() {
-    on_ours(Base::Shm, 2, "mkdir -p l1/d/s l0/d; chmod 755 l1/d l1/d/s l0/d; echo x > l1/d/f; mknod l0/d/gone c 0 0; echo g > l1/d/gone; mkdir -m 700 l1/secret; echo s > l1/secret/s", "", |layers, _| {
-        let root = layers.merged.clone();
-        let (tree, denied) = as_uid(1000, || {
-            (Snapshot::of(&root.join("d")), fs::read_dir(root.join("secret")).map(drop).map_err(|e| e.raw_os_error()))
-        });
-        assert_eq!(tree.names(), [".", "f", "s"]);
-        assert_eq!(denied, Err(Some(libc::EACCES)));
-    });
+    on_ours(
+        Base::Shm,
+        2,
+        "mkdir -p l1/d/s l0/d; chmod 755 l1/d l1/d/s l0/d; echo x > l1/d/f; mknod l0/d/gone c 0 0; echo g > l1/d/gone; mkdir -m 700 l1/secret; echo s > l1/secret/s",
+        "",
+        |layers, _| {
+            let root = layers.merged.clone();
+            let (tree, denied) = as_uid(1000, || {
+                (
+                    Snapshot::of(&root.join("d")),
+                    fs::read_dir(root.join("secret"))
+                        .map(drop)
+                        .map_err(|e| e.raw_os_error()),
+                )
+            });
+            assert_eq!(tree.names(), [".", "f", "s"]);
+            assert_eq!(denied, Err(Some(libc::EACCES)));
+        },
+    );
 }

@@ -90,6 +90,17 @@ impl Shared {
         self.forgotten.swap(0, Ordering::Relaxed) >= TRIM_AFTER
     }
 
+    /// The kernel has checked this for its own call; an ioctl number that it does
+    /// not know comes through unchecked.
+    fn may_set_flags(&self, node: &Arc<Node>, who: Caller) -> Result<()> {
+        let owner = self.overlay.getattr(node)?.stat.uid;
+        if who.uid == 0 || who.uid == owner {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
+    }
+
     pub(super) fn is_shell(&self, ino: INodeNo) -> bool {
         ino.0 == 1 && self.shape != RootShape::Direct
     }
@@ -212,8 +223,15 @@ impl Shared {
             let items = listing.after(at, CHUNK);
             for i in &items {
                 let name = <OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(&i.name);
-                let Some(e) = self.overlay.lookup(&node, &i.name)? else {
-                    continue;
+                let e = match self.overlay.lookup(&node, &i.name) {
+                    Ok(Some(e)) => e,
+                    Ok(None) => continue,
+                    // One bad name does not hide the others. (fuser cannot
+                    // answer a name without a node.)
+                    Err(error) => {
+                        tracing::warn!(name = ?name, %error, "a name cannot be looked up");
+                        continue;
+                    }
                 };
                 let attr = self.attr(&e.attr);
                 if reply.add(attr.ino, i.cookie, name, &self.ttl, &attr, Generation(0)) {
@@ -255,6 +273,13 @@ impl Shared {
         }
         if cmd == control::FSSETXATTR {
             let raw = data.first_chunk().ok_or(Errno::EINVAL)?;
+            self.may_set_flags(&node, req)?;
+            // FS_XFLAG_IMMUTABLE and FS_XFLAG_APPEND, in the first byte.
+            let now = self.overlay.fs_xattr(&node)?;
+            let changed = now.first().unwrap_or(&0) ^ raw.first().unwrap_or(&0);
+            if changed & 0x18 != 0 && req.uid != 0 {
+                return Err(Errno::EPERM);
+            }
             self.overlay.set_fs_xattr(&node, raw)?;
             return Ok(Vec::new());
         }

@@ -15,7 +15,7 @@
 //! A mark hides what lies in layers *below*, never its siblings.
 
 use crate::sys::handle::Handle;
-use crate::sys::{Result, Spot, xattr};
+use crate::sys::{Errno, Result, Spot, xattr};
 
 /// The prefix of AUFS marker names.
 pub const DOT_WH: &[u8] = b".wh.";
@@ -132,12 +132,39 @@ impl NlinkMark {
 impl Marks {
     /// Reads an object's marks: one call where it has no xattrs.
     pub fn read(spot: &Spot) -> Result<Marks> {
-        let list = xattr::list(spot)?;
         let mut m = Marks::default();
+        let list = match xattr::list(spot) {
+            // More names than a list may hold: ours are asked one by one.
+            Err(Errno::E2BIG | Errno::ERANGE) => return m.ask_each(spot).map(|()| m),
+            r => r?,
+        };
         for name in xattr::names(&list) {
             m.take(spot, name)?;
         }
         Ok(m)
+    }
+
+    fn ask_each(&mut self, spot: &Spot) -> Result<()> {
+        self.has_plain = true;
+        let marks = [
+            "opaque", "redirect", "origin", "nlink", "metacopy", "whiteout", "impure",
+        ];
+        let plain = marks.iter().flat_map(|m| {
+            PRIVATE_PREFIXES
+                .iter()
+                .map(move |p| [p, m.as_bytes()].concat())
+        });
+        let disguises = [
+            super::disguise::SECURITY_OVERRIDE,
+            super::disguise::USER_OVERRIDE,
+            super::disguise::OLD_OVERRIDE,
+        ];
+        for name in plain.chain(disguises.iter().map(|d| d.to_vec())) {
+            if xattr::get(spot, &name)?.is_some() {
+                self.take(spot, &name)?;
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, spot: &Spot, name: &[u8]) -> Result<()> {
@@ -179,15 +206,16 @@ impl Marks {
     }
 }
 
+/// Where marks stand.
+const PRIVATE_PREFIXES: [&[u8]; 3] = [
+    b"trusted.overlay.",
+    b"user.overlay.",
+    b"user.fuseoverlayfs.",
+];
+
 /// The part behind one of the private prefixes.
 pub fn private_suffix(name: &[u8]) -> Option<&[u8]> {
-    [
-        &b"trusted.overlay."[..],
-        b"user.overlay.",
-        b"user.fuseoverlayfs.",
-    ]
-    .iter()
-    .find_map(|p| name.strip_prefix(*p))
+    PRIVATE_PREFIXES.iter().find_map(|p| name.strip_prefix(*p))
 }
 
 /// `overlay.origin`: the file handle of the lower object a copy was made from.
@@ -206,6 +234,8 @@ const OVL_FH_MAGIC: u8 = 0xfb;
 const OVL_FB_HEAD: usize = 21;
 /// OVL_FH_FLAG_BIG_ENDIAN
 const FLAG_BIG_ENDIAN: u8 = 1;
+/// OVL_FH_FLAG_PATH_UPPER
+const FLAG_PATH_UPPER: u8 = 4;
 
 impl Origin {
     /// Parses the xattr's value; `None` for another version, byte order or length.
@@ -241,6 +271,14 @@ impl Origin {
         let mut v = vec![0, OVL_FH_MAGIC, len, flags, kind];
         v.extend_from_slice(&self.uuid);
         v.extend_from_slice(&self.handle.bytes);
+        Some(v)
+    }
+
+    /// The value of `overlay.upper` on an index: the handle of the upper's root
+    /// (OVL_FH_FLAG_PATH_UPPER, ovl_verify_set_fh()).
+    pub fn encode_upper(&self) -> Option<Vec<u8>> {
+        let mut v = self.encode()?;
+        *v.get_mut(3)? |= FLAG_PATH_UPPER;
         Some(v)
     }
 

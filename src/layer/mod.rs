@@ -44,6 +44,9 @@ pub struct Layer {
     pub cross: Cross,
     /// UUID of its file system, for origin xattrs.
     pub uuid: [u8; 16],
+    /// Another layer's file system has the same UUID (cloned images): handles do
+    /// not tell their objects apart.
+    pub ambiguous: bool,
 }
 
 /// An object that a probe found.
@@ -108,6 +111,7 @@ impl Layer {
             disguised: false,
             cross,
             uuid,
+            ambiguous: false,
         })
     }
 

@@ -48,6 +48,7 @@ pub fn to_view(disk: &[u8]) -> Option<Cow<'_, [u8]>> {
 fn hidden(name: &[u8]) -> bool {
     name.starts_with(b"user.fuseoverlayfs.")
         || name.starts_with(b"security.fuseoverlayfs.")
+        || name.starts_with(b"user.containers.override_")
         || disguise::is_override(name).is_some()
 }
 

@@ -154,15 +154,14 @@ impl Overlay {
 
     /// Gives memory back to the system after many nodes went.
     pub fn trim(&self) {
-        self.table.shrink();
+        for node in self.table.sweep() {
+            self.vanished(&node);
+        }
         crate::sys::process::trim_memory();
     }
 
     /// Gives a node back that the kernel was not told of after all.
     pub fn release(&self, node: Arc<Node>) {
-        if node.nlookup.load(std::sync::atomic::Ordering::Acquire) > 0 {
-            return;
-        }
         for gone in self.table.release(node) {
             self.vanished(&gone);
         }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -24,7 +24,7 @@ use super::setup::SetupError;
 use super::stack::{Settings, Stack};
 use super::upper::{Namespace, Upper, work};
 use crate::idmap::IdMap;
-use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque};
+use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque, Origin};
 use crate::layer::{Hold, Layer, LayerId, UPPER, acl};
 use crate::sys::dir::Cross;
 use crate::sys::probe::WhiteoutKind;
@@ -206,6 +206,15 @@ fn open_upper(
     };
     let was_volatile = unclean_volatile(&work_dir);
     let work = work::open_or_make(work_dir.root.as_fd(), b"work").map_err(in_work)?;
+    if work::holds_foreign(&work).map_err(in_work)? {
+        return Err(SetupError::new(
+            format!(
+                "{}/work holds files that no overlay has put there",
+                work_path.display()
+            ),
+            "it would be emptied: use an empty directory as workdir",
+        ));
+    }
     prepare(&work).map_err(in_work)?;
     if was_volatile {
         warnings.push(format!(
@@ -232,6 +241,7 @@ fn finish_upper(
         _ => {
             let fd = work::open_or_make(work_dir.root.as_fd(), b"index")?;
             drop_default_acl(&fd);
+            claim_index(&fd, &layer, namespace)?;
             Some(fd)
         }
     };
@@ -259,6 +269,34 @@ fn finish_upper(
         work::mark_volatile(upper.work.as_fd())?;
     }
     Ok(upper)
+}
+
+/// An index belongs to one upper: anchors of another one (a work directory used
+/// again with a fresh upper) would show that one's content. See ovl_verify_upper().
+fn claim_index(index: &Arc<OwnedFd>, upper: &Layer, namespace: Namespace) -> Result<()> {
+    let root = Spot::fd(upper.root.clone());
+    let handle = crate::sys::handle::of(&root).ok();
+    let ours = handle.and_then(|handle| {
+        Origin {
+            uuid: upper.uuid,
+            handle,
+        }
+        .encode_upper()
+    });
+    let ours = ours.unwrap_or_else(|| {
+        let s = &upper.root_stat;
+        format!("acetate {} {}", s.dev, s.ino).into_bytes()
+    });
+    let Some(name) = namespace.name("upper") else {
+        return Ok(());
+    };
+    let spot = Spot::fd(index.clone());
+    match xattr::get(&spot, name.as_bytes())? {
+        Some(v) if v == ours => return Ok(()),
+        Some(_) => work::sweep(index)?,
+        None => {}
+    }
+    xattr::set(&spot, name.as_bytes(), &ours, 0)
 }
 
 fn tell_limits(upper: &Upper, path: &Path, warnings: &mut Vec<String>) {
@@ -316,6 +354,12 @@ fn check_places(
                     path.display()
                 ),
                 "a lower layer is never written: use an empty directory as upperdir",
+            ));
+        }
+        if ancestors(&l.root).contains(&w) {
+            return Err(SetupError::new(
+                format!("a lowerdir lies inside workdir {}", work_path.display()),
+                "the work directory is emptied at each mount: use an empty directory of its own",
             ));
         }
         if ancestors(&l.root).contains(&u) {
@@ -435,6 +479,17 @@ fn find_namespace(work: &Arc<OwnedFd>, user_only: bool) -> Namespace {
     }
 }
 
+/// Finds lowers on different file systems with one UUID (or none): the kernel
+/// does without their handles too (ovl_lower_uuid_ok() in fs/overlayfs/super.c).
+fn mark_ambiguous(lowers: &mut [Layer]) {
+    let seen: Vec<([u8; 16], u64)> = lowers.iter().map(|l| (l.uuid, l.root_stat.dev)).collect();
+    for l in lowers {
+        l.ambiguous = seen
+            .iter()
+            .any(|(uuid, dev)| *uuid == l.uuid && *dev != l.root_stat.dev);
+    }
+}
+
 /// Numbers the file systems among the layers.
 fn number_file_systems(
     options: &Options,
@@ -450,6 +505,7 @@ fn number_file_systems(
         });
         u8::try_from(at).unwrap_or(u8::MAX)
     };
+    mark_ambiguous(lowers);
     // Lowers first: their numbers are what copied-up objects keep showing.
     for l in lowers.iter_mut().rev() {
         l.fs = number(l.root_stat.dev);
@@ -528,6 +584,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
             lower_view: Some(place),
             impure: AtomicBool::new(impure),
             xattr_whiteouts: AtomicBool::new(xattr_whiteouts),
+            children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
         })),
     }))

@@ -68,6 +68,11 @@ impl Orphans {
             .is_some_and(|k| matches!(k.value(), Kept::Aside(_)))
     }
 
+    /// Whether one is kept, so that its inode number cannot come back.
+    pub fn holds(&self, ino: u64) -> bool {
+        self.kept.contains_key(&ino)
+    }
+
     /// Lets one go.
     pub fn remove(&self, upper: Option<&Upper>, ino: u64) {
         if let Some((_, Kept::Aside(name))) = self.kept.remove(&ino) {

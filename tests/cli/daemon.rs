@@ -344,7 +344,15 @@ fn without_the_calls_that_move_mounts_the_root_itself_is_shown() {
             line.contains(" / ") && line.contains("fuse.acetate"),
             "{line}"
         );
-        let out = world.acetate(&["unmount", "m"]);
+        // The mount shows before its own first requests are through.
+        let mut out = world.acetate(&["unmount", "m"]);
+        for _ in 0..50 {
+            if out.status.success() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            out = world.acetate(&["unmount", "m"]);
+        }
         assert!(out.status.success(), "{}", text(&out));
         assert!(strace.wait().unwrap().success());
     }

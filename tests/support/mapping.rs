@@ -12,8 +12,22 @@ impl Map {
     pub fn shared(file: &File, len: usize) -> Self {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address the kernel chooses; unmapped when dropped.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        assert_ne!(at, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        assert_ne!(
+            at,
+            libc::MAP_FAILED,
+            "mmap: {}",
+            std::io::Error::last_os_error()
+        );
         Self(at.cast(), len)
     }
 
@@ -21,7 +35,9 @@ impl Map {
     pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
         assert!(at + len <= self.1);
         // SAFETY: inside the mapping; volatile, because other mappings write to it.
-        (at..at + len).map(|i| unsafe { self.0.add(i).read_volatile() }).collect()
+        (at..at + len)
+            .map(|i| unsafe { self.0.add(i).read_volatile() })
+            .collect()
     }
 
     /// Stores bytes.
@@ -36,7 +52,8 @@ impl Map {
     /// msync(MS_SYNC) of all of it.
     pub fn sync(&self) {
         // SAFETY: the mapping's own address and length.
-        assert_eq!(unsafe { libc::msync(self.0.cast(), self.1, libc::MS_SYNC) }, 0);
+        let rc = unsafe { libc::msync(self.0.cast(), self.1, libc::MS_SYNC) };
+        assert_eq!(rc, 0, "msync: {}", std::io::Error::last_os_error());
     }
 }
 

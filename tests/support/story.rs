@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Base, Facets, Kind, Layers, Mount, Snapshot, diff_with, require_fuse, require_root, skip};
+use super::{
+    Base, Facets, Kind, Layers, Mount, Snapshot, diff_with, require_fuse, require_root, skip,
+};
 
 /// What the kernel must be asked for so that it keeps hard links and renames directories as we do.
 pub const KERNEL: &str = "redirect_dir=on,index=on,metacopy=off";
@@ -83,9 +85,15 @@ impl Story {
         let (ours, our_tree) = self.run_on(Kind::Acetate);
         if self.kernel {
             let (kernel, kernel_tree) = self.run_on(Kind::Kernel);
-            assert_eq!(ours, kernel, "what the steps printed, ours and the kernel's");
+            assert_eq!(
+                ours, kernel,
+                "what the steps printed, ours and the kernel's"
+            );
             let lines = diff_with(&our_tree, &kernel_tree, self.facets);
-            assert!(lines.is_empty(), "trees differ, ours | the kernel's: {lines:#?}");
+            assert!(
+                lines.is_empty(),
+                "trees differ, ours | the kernel's: {lines:#?}"
+            );
         }
         ours
     }
@@ -93,7 +101,11 @@ impl Story {
     fn run_on(&self, kind: Kind) -> (Vec<String>, Snapshot) {
         let layers = Layers::new(self.base, self.lowers);
         sh(&layers.root, &self.setup).unwrap_or_else(|e| panic!("set-up: {e}"));
-        let words = if kind == Kind::Kernel { &self.kernel_options } else { &self.options };
+        let words = if kind == Kind::Kernel {
+            &self.kernel_options
+        } else {
+            &self.options
+        };
         let mut printed = Vec::new();
         let mut left: Option<Snapshot> = None;
         for (i, script) in self.steps.iter().enumerate() {
@@ -102,7 +114,10 @@ impl Story {
             if let Some(left) = &left {
                 let now = Snapshot::of(&layers.merged);
                 let lines = diff_with(left, &now, Facets::REMOUNT);
-                assert!(lines.is_empty(), "{kind:?}: remount before step {i}, left | found: {lines:#?}");
+                assert!(
+                    lines.is_empty(),
+                    "{kind:?}: remount before step {i}, left | found: {lines:#?}"
+                );
             }
             match sh(&layers.merged, script) {
                 Ok(text) => printed.push(text),
@@ -115,14 +130,21 @@ impl Story {
         let last = Snapshot::of(&layers.merged);
         let left = left.unwrap_or_else(|| last.clone());
         let lines = diff_with(&left, &last, Facets::REMOUNT);
-        assert!(lines.is_empty(), "{kind:?}: after the last remount, left | found: {lines:#?}");
+        assert!(
+            lines.is_empty(),
+            "{kind:?}: after the last remount, left | found: {lines:#?}"
+        );
         mount.unmount();
         (printed, last)
     }
 }
 
 /// Runs `work` in a mount of ours and in one of the kernel over equal layers; the results must be equal.
-pub fn on_both<R: PartialEq + Debug>(lowers: usize, setup: &str, work: impl Fn(&Path) -> R) -> Option<R> {
+pub fn on_both<R: PartialEq + Debug>(
+    lowers: usize,
+    setup: &str,
+    work: impl Fn(&Path) -> R,
+) -> Option<R> {
     if !(require_root() && require_fuse()) {
         return None;
     }
@@ -141,7 +163,13 @@ pub fn on_both<R: PartialEq + Debug>(lowers: usize, setup: &str, work: impl Fn(&
 }
 
 /// Runs `work` in a mount of ours over layers made by `setup`.
-pub fn on_ours<R>(base: Base, lowers: usize, setup: &str, words: &str, work: impl Fn(&Layers, &Mount) -> R) -> Option<R> {
+pub fn on_ours<R>(
+    base: Base,
+    lowers: usize,
+    setup: &str,
+    words: &str,
+    work: impl Fn(&Layers, &Mount) -> R,
+) -> Option<R> {
     if !(require_root() && require_fuse()) {
         return None;
     }
@@ -191,7 +219,9 @@ fn finish(mut command: Command, script: &str) -> Result<String, String> {
     let (out, err) = (text(&mut out), text(&mut err));
     match status.as_str() {
         "exit status: 0" => Ok(out),
-        status => Err(format!("{status}\n--- stdout\n{out}--- stderr\n{err}--- script\n{script}")),
+        status => Err(format!(
+            "{status}\n--- stdout\n{out}--- stderr\n{err}--- script\n{script}"
+        )),
     }
 }
 
@@ -211,7 +241,10 @@ pub fn as_uid<R: Send>(uid: u32, work: impl FnOnce() -> R + Send) -> R {
         let id = libc::c_long::from(uid);
         // SAFETY: these calls read no memory of ours (setgroups with 0 ids ignores its pointer).
         unsafe {
-            assert_eq!(libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()), 0);
+            assert_eq!(
+                libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()),
+                0
+            );
             assert_eq!(libc::syscall(libc::SYS_setresgid, id, id, id), 0);
             assert_eq!(libc::syscall(libc::SYS_setresuid, id, id, id), 0);
         }
@@ -226,9 +259,15 @@ pub fn as_uid<R: Send>(uid: u32, work: impl FnOnce() -> R + Send) -> R {
 /// True where layers of this base keep the `user.` xattrs that some stories need.
 pub fn require_user_xattrs(base: Base) -> bool {
     let layers = Layers::new(base, 0);
-    let path = super::raw::c(std::os::unix::ffi::OsStrExt::as_bytes(layers.upper.as_os_str()));
+    let path = super::raw::c(std::os::unix::ffi::OsStrExt::as_bytes(
+        layers.upper.as_os_str(),
+    ));
     match super::raw::set_xattr(&path, c"user.probe", b"1", 0) {
         Ok(_) => true,
-        Err(e) => skip(&format!("no user xattrs in {:?}: {}", base.dir(), super::raw::errno_name(e))),
+        Err(e) => skip(&format!(
+            "no user xattrs in {:?}: {}",
+            base.dir(),
+            super::raw::errno_name(e)
+        )),
     }
 }

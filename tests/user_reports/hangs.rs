@@ -11,8 +11,13 @@ use crate::support::{Base, Layers, Mount, Snapshot, require_fuse, require_root};
 /// FIFOs of a lower: walked, changed, copied up, used by two processes, while nothing else waits for them.
 #[test]
 fn f22_a_fifo_in_a_layer_freezes_nothing() {
-    on_ours(Base::Shm, 2, "mkdir l0/d l1/d; mkfifo l1/p l1/d/q l0/d/r; mknod l1/d/null c 1 3; mknod l1/d/tty c 5 0; echo x > l1/f", "", |layers, _| {
-        let out = sh(
+    on_ours(
+        Base::Shm,
+        2,
+        "mkdir l0/d l1/d; mkfifo l1/p l1/d/q l0/d/r; mknod l1/d/null c 1 3; mknod l1/d/tty c 5 0; echo x > l1/f",
+        "",
+        |layers, _| {
+            let out = sh(
             &layers.merged,
             "find . | sort; timeout 1 cat p & sleep 0.1; stat -c %F p d/q; cat f; wait || true
              chmod 600 p; mv d/q d/q2; ln d/r d/r2; touch d/q2; chown 1:1 d/r; setfattr -n trusted.x -v 1 p; rm d/r2; cp -a p p2
@@ -20,29 +25,42 @@ fn f22_a_fifo_in_a_layer_freezes_nothing() {
              du -s . >/dev/null; tar -cf - . | wc -c >/dev/null; ls -l . d >/dev/null; rm p d/q2; cat f",
         )
         .unwrap();
-        assert!(out.ends_with("through\nagain\nx\n"), "{out}");
-        assert!(Snapshot::of(&layers.merged).faults.is_empty());
-    });
+            assert!(out.ends_with("through\nagain\nx\n"), "{out}");
+            assert!(Snapshot::of(&layers.merged).faults.is_empty());
+        },
+    );
 }
 
 /// F#80, F#82: two processes that flock one file deadlocked (git clone, go get), because locks were taken in the daemon.
 /// flock and POSIX locks, by several processes, over a copy-up, on a lower and a new file.
 #[test]
 fn f80_locks_of_two_processes_do_not_deadlock() {
-    on_ours(Base::Shm, 1, "echo x > l0/lower; mkdir l0/d", "", |layers, _| {
-        sh(&layers.merged, "echo x > new").unwrap();
-        for name in ["lower", "new", "d"] {
-            let script = format!("for i in 1 2 3 4 5 6; do (flock {name} sh -c 'sleep 0.02; echo in; sleep 0.02; echo out') & done; wait");
-            let out = sh(&layers.merged, &script).unwrap();
-            assert_eq!(out, "in\nout\n".repeat(6), "{name}: a lock that excludes nobody");
-        }
-        // The lock survives the copy-up of the file that holds it.
-        let held = File::open(layers.at("lower")).unwrap();
-        rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
-        sh(&layers.merged, "echo y >> lower; ! flock -n lower true").unwrap();
-        drop(held);
-        sh(&layers.merged, "flock -n lower true").unwrap();
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "echo x > l0/lower; mkdir l0/d",
+        "",
+        |layers, _| {
+            sh(&layers.merged, "echo x > new").unwrap();
+            for name in ["lower", "new", "d"] {
+                let script = format!(
+                    "for i in 1 2 3 4 5 6; do (flock {name} sh -c 'sleep 0.02; echo in; sleep 0.02; echo out') & done; wait"
+                );
+                let out = sh(&layers.merged, &script).unwrap();
+                assert_eq!(
+                    out,
+                    "in\nout\n".repeat(6),
+                    "{name}: a lock that excludes nobody"
+                );
+            }
+            // The lock survives the copy-up of the file that holds it.
+            let held = File::open(layers.at("lower")).unwrap();
+            rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            sh(&layers.merged, "echo y >> lower; ! flock -n lower true").unwrap();
+            drop(held);
+            sh(&layers.merged, "flock -n lower true").unwrap();
+        },
+    );
 }
 
 /// F#344, F#382, F#277, F#198, F#318, F#393, rootlesskit#227: a mount over its own lower, over its upper's parent, or with `/`
@@ -54,16 +72,31 @@ fn f344_a_mount_over_its_own_lower_works() {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 1);
-    sh(&layers.root, "mkdir -p home/d; echo own > home/d/f; echo g > home/g").unwrap();
+    sh(
+        &layers.root,
+        "mkdir -p home/d; echo own > home/d/f; echo g > home/g",
+    )
+    .unwrap();
     layers.lowers = vec![layers.root.join("home")];
     layers.merged = layers.root.join("home");
     let mount = Mount::acetate(&layers, "");
-    let out = sh(&layers.merged, "timeout 20 find . | sort; echo changed > d/f; rm g; mkdir n; cat d/f; ls").unwrap();
+    let out = sh(
+        &layers.merged,
+        "timeout 20 find . | sort; echo changed > d/f; rm g; mkdir n; cat d/f; ls",
+    )
+    .unwrap();
     assert_eq!(out, ".\n./d\n./d/f\n./g\nchanged\nd\nn\n");
     mount.unmount();
-    assert_eq!(sh(&layers.merged, "cat d/f g; ls").unwrap(), "own\ng\nd\ng\n", "the lower is unchanged");
+    assert_eq!(
+        sh(&layers.merged, "cat d/f g; ls").unwrap(),
+        "own\ng\nd\ng\n",
+        "the lower is unchanged"
+    );
     let mount = Mount::acetate(&layers, "");
-    assert_eq!(sh(&layers.merged, "cat d/f; ls").unwrap(), "changed\nd\nn\n");
+    assert_eq!(
+        sh(&layers.merged, "cat d/f; ls").unwrap(),
+        "changed\nd\nn\n"
+    );
     mount.unmount();
 }
 
@@ -74,7 +107,11 @@ fn f382_a_lower_that_contains_upper_work_and_mountpoint() {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 0);
-    sh(&layers.root, "mkdir -p tree/d; echo f > tree/d/f; mkdir -p tree/m tree/u tree/w").unwrap();
+    sh(
+        &layers.root,
+        "mkdir -p tree/d; echo f > tree/d/f; mkdir -p tree/m tree/u tree/w",
+    )
+    .unwrap();
     layers.lowers = vec![layers.root.join("tree")];
     layers.merged = layers.root.join("tree/m");
     layers.upper = layers.root.join("tree/u");
@@ -145,7 +182,12 @@ fn mf1319_overlay_on_overlay_three_deep() {
     let mut l3 = Layers::new(Base::Shm, 0);
     l3.lowers = vec![l2.merged.clone()];
     let m3 = Mount::acetate(&l3, "");
-    sh(&l3.merged, "cat f; echo er >> f; cat f; mkdir d; mv f d/f; rm -r d; ls -A").map(|o| assert_eq!(o, "deepdeeper\n")).unwrap();
+    sh(
+        &l3.merged,
+        "cat f; echo er >> f; cat f; mkdir d; mv f d/f; rm -r d; ls -A",
+    )
+    .map(|o| assert_eq!(o, "deepdeeper\n"))
+    .unwrap();
     assert_eq!(fs::read_to_string(l2.at("f")).unwrap(), "deep");
     m3.unmount();
     m2.unmount();
@@ -160,7 +202,11 @@ fn f343_a_mapping_writer_exits_without_a_stall() {
         on_ours(Base::Disk, 1, "truncate -s 64M l0/m", words, |layers, _| {
             let start = Instant::now();
             {
-                let file = File::options().read(true).write(true).open(layers.at("m")).unwrap();
+                let file = File::options()
+                    .read(true)
+                    .write(true)
+                    .open(layers.at("m"))
+                    .unwrap();
                 let map = Map::shared(&file, 64 << 20);
                 for page in 0..(64 << 20) / 4096 {
                     map.write(page * 4096, b"dirty");
@@ -168,7 +214,9 @@ fn f343_a_mapping_writer_exits_without_a_stall() {
             }
             let took = start.elapsed();
             assert!(took < Duration::from_secs(30), "{words}: {took:?}");
-            sh(&layers.merged, "sync -f m; tr -d '\\0' < m | wc -c").map(|o| assert_eq!(o.trim(), (5 * (64 << 20) / 4096).to_string())).unwrap();
+            sh(&layers.merged, "sync -f m; tr -d '\\0' < m | wc -c")
+                .map(|o| assert_eq!(o.trim(), (5 * (64 << 20) / 4096).to_string()))
+                .unwrap();
         });
     }
 }
@@ -181,7 +229,9 @@ fn f211_a_big_git_merge() {
         return;
     }
     let git = "export HOME=$PWD/.. GIT_CONFIG_NOSYSTEM=1 GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; g() { git -c gc.auto=0 -c init.defaultBranch=main -c advice.detachedHead=false \"$@\"; }";
-    let setup = format!("{git}; cd l0; g init -q r; cd r; for d in 1 2 3 4 5 6 7 8; do mkdir -p d$d/s; for f in 1 2 3 4 5 6 7 8 9; do seq $d 200 > d$d/s/f$f; done; done; g add .; g commit -qm base");
+    let setup = format!(
+        "{git}; cd l0; g init -q r; cd r; for d in 1 2 3 4 5 6 7 8; do mkdir -p d$d/s; for f in 1 2 3 4 5 6 7 8 9; do seq $d 200 > d$d/s/f$f; done; done; g add .; g commit -qm base"
+    );
     on_ours(Base::Shm, 1, &setup, "", |layers, _| {
         let script = format!(
             "cd r; {git}
@@ -199,29 +249,43 @@ fn f211_a_big_git_merge() {
 /// (300,000 with ACETATE_LONG=1).
 #[test]
 fn f210_the_daemon_leaks_no_descriptor() {
-    let rounds: u32 = if std::env::var_os("ACETATE_LONG").is_some() { 30_000 } else { 3_000 };
-    on_ours(Base::Shm, 1, "mkdir l0/d l0/full; for i in 0 1 2 3 4 5 6 7 8 9; do echo x > l0/d/$i; done; echo x > l0/full/x", "", |layers, mount| {
-        let Some(pid) = mount.pid() else { return };
-        let count = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-        let round = |i: u32| {
-            let at = |name: &str| layers.at(name);
-            fs::create_dir(at("m")).unwrap();
-            fs::write(at("m/f"), "x").unwrap();
-            fs::rename(at("m/f"), at(&format!("d/{}", i % 10))).unwrap();
-            assert!(fs::rename(at("m"), at("full")).is_err());
-            assert!(fs::rename(at("nothing"), at("full/y")).is_err());
-            assert!(fs::remove_dir(at("full")).is_err());
-            fs::hard_link(at("d/1"), at("h")).unwrap();
-            fs::remove_file(at("h")).unwrap();
-            assert!(fs::create_dir(at("full")).is_err());
-            fs::remove_dir(at("m")).unwrap();
-        };
-        (0..300).for_each(round);
-        let before = count();
-        (0..rounds).for_each(round);
-        let after = count();
-        assert!(after <= before + 20, "{before} descriptors before, {after} after {} operations", rounds * 10);
-    });
+    let rounds: u32 = if std::env::var_os("ACETATE_LONG").is_some() {
+        30_000
+    } else {
+        3_000
+    };
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir l0/d l0/full; for i in 0 1 2 3 4 5 6 7 8 9; do echo x > l0/d/$i; done; echo x > l0/full/x",
+        "",
+        |layers, mount| {
+            let Some(pid) = mount.pid() else { return };
+            let count = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+            let round = |i: u32| {
+                let at = |name: &str| layers.at(name);
+                fs::create_dir(at("m")).unwrap();
+                fs::write(at("m/f"), "x").unwrap();
+                fs::rename(at("m/f"), at(&format!("d/{}", i % 10))).unwrap();
+                assert!(fs::rename(at("m"), at("full")).is_err());
+                assert!(fs::rename(at("nothing"), at("full/y")).is_err());
+                assert!(fs::remove_dir(at("full")).is_err());
+                fs::hard_link(at("d/1"), at("h")).unwrap();
+                fs::remove_file(at("h")).unwrap();
+                assert!(fs::create_dir(at("full")).is_err());
+                fs::remove_dir(at("m")).unwrap();
+            };
+            (0..300).for_each(round);
+            let before = count();
+            (0..rounds).for_each(round);
+            let after = count();
+            assert!(
+                after <= before + 20,
+                "{before} descriptors before, {after} after {} operations",
+                rounds * 10
+            );
+        },
+    );
 }
 
 /// F#36, F#378: EMFILE, because every open file and every mapping of a client (the linker mold) held a descriptor in the
@@ -232,17 +296,35 @@ fn f36_a_client_with_more_open_files_than_the_daemon_may_have() {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
-    sh(&layers.root, "mkdir l0/d; cd l0/d; i=0; while [ $i -lt 1500 ]; do echo $i > $i; i=$((i + 1)); done").unwrap();
+    sh(
+        &layers.root,
+        "mkdir l0/d; cd l0/d; i=0; while [ $i -lt 1500 ]; do echo $i > $i; i=$((i + 1)); done",
+    )
+    .unwrap();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let mut command = std::process::Command::new("sh");
     let bin = crate::support::mount::acetate_command(&layers.options(), &layers.merged);
-    command.args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""]).arg(bin.get_program()).args(bin.get_args());
-    let mount = if crate::support::mount::acetate_bin().as_os_str() == "kernel" { Mount::kernel(&layers, "") } else { Mount::spawn(command, &layers.merged).unwrap() };
-    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    command
+        .args(["-c", "ulimit -n 256; exec \"$0\" \"$@\""])
+        .arg(bin.get_program())
+        .args(bin.get_args());
+    let mount = if crate::support::mount::acetate_bin().as_os_str() == "kernel" {
+        Mount::kernel(&layers, "")
+    } else {
+        Mount::spawn(command, &layers.merged).unwrap()
+    };
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let mut held = Vec::new();
     for i in 0..1500 {
-        let file = File::options().read(true).write(true).open(layers.at(&format!("d/{i}"))).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(layers.at(&format!("d/{i}")))
+            .unwrap();
         let map = Map::shared(&file, 4096);
         map.write(0, b"M");
         held.push((file, map));
@@ -251,7 +333,12 @@ fn f36_a_client_with_more_open_files_than_the_daemon_may_have() {
     for (i, (_, map)) in held.iter().enumerate() {
         assert_eq!(map.read(0, 1), b"M", "{i}");
     }
-    sh(&layers.merged, "cat d/* | grep -c M; cat n* | wc -c; rm -r d; ls | wc -l").map(|o| assert_eq!(o, "1500\n4500\n1500\n")).unwrap();
+    sh(
+        &layers.merged,
+        "cat d/* | grep -c M; cat n* | wc -c; rm -r d; ls | wc -l",
+    )
+    .map(|o| assert_eq!(o, "1500\n4500\n1500\n"))
+    .unwrap();
     drop(held);
     mount.unmount();
 }

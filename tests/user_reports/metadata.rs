@@ -11,28 +11,50 @@ use crate::support::{Base, host, require_fuse, require_root};
 /// the copy-up of a child touched its parent. No copy-up changes the mtime of a parent or of the root.
 #[test]
 fn f384_copying_a_child_up_changes_no_time_of_its_parents() {
-    on_ours(Base::Shm, 1, "mkdir -p l0/a/b; for f in 1 2 3 4 5; do echo x > l0/a/b/$f; done; ln -s x l0/a/b/s; touch -d '2020-02-02 02:02:02.123456789' l0/a/b l0/a l0 upper", "", |layers, _| {
-        let times = || {
-            [".", "a", "a/b"].map(|d| {
-                let m = layers.at(d).metadata().unwrap();
-                (m.mtime(), m.mtime_nsec())
-            })
-        };
-        let before = times();
-        assert_eq!(before.map(|t| t.1), [123_456_789; 3]);
-        for change in ["echo y >> a/b/1", "chmod 600 a/b/2", "chown 1:1 a/b/3", "touch a/b/4", "setfattr -n user.x -v 1 a/b/5", "touch -h a/b/s", "chown -h 1:1 a/b/s"] {
-            sh(&layers.merged, change).unwrap();
-            assert_eq!(before, times(), "{change}");
-        }
-        sh(&layers.merged, "tar -cf /dev/null a 2>&1; sync -f .").map(|said| assert_eq!(said, "")).unwrap();
-        // chmod of the directory itself: its ctime, and no mtime at all. (That ctime stays over a directory's own copy-up
-        // cannot be had: nobody can set one; the kernel's moves too.)
-        let ctime = || layers.at("a/b").metadata().map(|m| (m.ctime(), m.ctime_nsec())).unwrap();
-        let ctime_before = ctime();
-        sh(&layers.merged, "chmod 700 a/b").unwrap();
-        assert_eq!(before, times());
-        assert_ne!(ctime_before, ctime(), "chmod moves ctime");
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir -p l0/a/b; for f in 1 2 3 4 5; do echo x > l0/a/b/$f; done; ln -s x l0/a/b/s; touch -d '2020-02-02 02:02:02.123456789' l0/a/b l0/a l0 upper",
+        "",
+        |layers, _| {
+            let times = || {
+                [".", "a", "a/b"].map(|d| {
+                    let m = layers.at(d).metadata().unwrap();
+                    (m.mtime(), m.mtime_nsec())
+                })
+            };
+            let before = times();
+            assert_eq!(before.map(|t| t.1), [123_456_789; 3]);
+            for change in [
+                "echo y >> a/b/1",
+                "chmod 600 a/b/2",
+                "chown 1:1 a/b/3",
+                "touch a/b/4",
+                "setfattr -n user.x -v 1 a/b/5",
+                "touch -h a/b/s",
+                "chown -h 1:1 a/b/s",
+            ] {
+                sh(&layers.merged, change).unwrap();
+                assert_eq!(before, times(), "{change}");
+            }
+            sh(&layers.merged, "tar -cf /dev/null a 2>&1; sync -f .")
+                .map(|said| assert_eq!(said, ""))
+                .unwrap();
+            // chmod of the directory itself: its ctime, and no mtime at all. (That ctime stays over a directory's own copy-up
+            // cannot be had: nobody can set one; the kernel's moves too.)
+            let ctime = || {
+                layers
+                    .at("a/b")
+                    .metadata()
+                    .map(|m| (m.ctime(), m.ctime_nsec()))
+                    .unwrap()
+            };
+            let ctime_before = ctime();
+            sh(&layers.merged, "chmod 700 a/b").unwrap();
+            assert_eq!(before, times());
+            assert_ne!(ctime_before, ctime(), "chmod moves ctime");
+        },
+    );
 }
 
 /// F#204, F#143: `touch -h` had no effect or said ELOOP, because a symlink was followed. Dangling ones too.
@@ -66,15 +88,29 @@ fn f466_set_ids_are_cleared_by_whoever_may_not_keep_them() {
         return;
     }
     let acts = [
-        "printf x >> F", "printf x | dd of=F conv=notrunc 2>/dev/null", "truncate -s 1 F", ": > F", "truncate -s 100000 F", "fallocate -l 70000 F", "fallocate -p -o 0 -l 10 F",
-        "chown 1000 F", "chgrp 1000 F", "chown 1000:1000 F", "touch F", "chmod u+w F", "cp /bin/true F",
+        "printf x >> F",
+        "printf x | dd of=F conv=notrunc 2>/dev/null",
+        "truncate -s 1 F",
+        ": > F",
+        "truncate -s 100000 F",
+        "fallocate -l 70000 F",
+        "fallocate -p -o 0 -l 10 F",
+        "chown 1000 F",
+        "chgrp 1000 F",
+        "chown 1000:1000 F",
+        "touch F",
+        "chmod u+w F",
+        "cp /bin/true F",
     ];
     let modes = ["6777", "2767", "4766", "6711"];
-    let mut setup = String::from("mkdir l0/lower tmp; seq 1 500 > tmp/content; chmod 777 l0 l0/lower upper;");
+    let mut setup =
+        String::from("mkdir l0/lower tmp; seq 1 500 > tmp/content; chmod 777 l0 l0/lower upper;");
     for (a, _) in acts.iter().enumerate() {
         for mode in modes {
             for who in ["owner", "other", "root"] {
-                setup += &format!("n=l0/lower/{a}-{mode}-{who}; cp tmp/content $n; chown 1000:1000 $n; chmod {mode} $n;");
+                setup += &format!(
+                    "n=l0/lower/{a}-{mode}-{who}; cp tmp/content $n; chown 1000:1000 $n; chmod {mode} $n;"
+                );
             }
         }
     }
@@ -85,7 +121,10 @@ fn f466_set_ids_are_cleared_by_whoever_may_not_keep_them() {
                 let mut script = String::from("set +e\n");
                 for (a, act) in acts.iter().enumerate() {
                     for mode in modes {
-                        script += &format!("({}) 2>/dev/null\n", act.replace('F', &format!("{place}/{a}-{mode}-{who}")));
+                        script += &format!(
+                            "({}) 2>/dev/null\n",
+                            act.replace('F', &format!("{place}/{a}-{mode}-{who}"))
+                        );
                     }
                 }
                 script += "true";
@@ -95,7 +134,11 @@ fn f466_set_ids_are_cleared_by_whoever_may_not_keep_them() {
                 };
             }
         }
-        sh(root, "stat -c '%n %a %s %u:%g' lower/* upper/*").unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+        sh(root, "stat -c '%n %a %s %u:%g' lower/* upper/*")
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     for words in ["", "writeback"] {
         let lines = |kind, words: &str| {
@@ -118,8 +161,15 @@ fn f466_set_ids_are_cleared_by_whoever_may_not_keep_them() {
                 format!("{}: {a} | {b}", acts[act])
             })
             .collect();
-        assert!(ours.len() == kernel.len() && different.is_empty(), "{words}: ours | the kernel's: {different:#?}");
-        assert!(kernel.iter().any(|l| l.contains(" 777 ")) && kernel.iter().any(|l| l.contains(" 6777 ")), "nothing was tested");
+        assert!(
+            ours.len() == kernel.len() && different.is_empty(),
+            "{words}: ours | the kernel's: {different:#?}"
+        );
+        assert!(
+            kernel.iter().any(|l| l.contains(" 777 "))
+                && kernel.iter().any(|l| l.contains(" 6777 ")),
+            "nothing was tested"
+        );
     }
 }
 
@@ -140,22 +190,32 @@ fn f126_modes_after_chmod_and_under_a_umask() {
 /// real file is the daemon's.
 #[test]
 fn f126_modes_and_owners_in_xattrs() {
-    if !(require_root() && require_fuse() && crate::support::story::require_user_xattrs(Base::Shm)) {
+    if !(require_root() && require_fuse() && crate::support::story::require_user_xattrs(Base::Shm))
+    {
         return;
     }
-    on_ours(Base::Shm, 1, "mkdir l0/d; echo x > l0/d/f; setfattr -n user.containers.override_stat -v 12:34:0640 l0/d/f; setfattr -n user.containers.override_stat -v 5:6:0711:dir l0/d", "xattr_permissions=2", |layers, _| {
-        let out = sh(
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir l0/d; echo x > l0/d/f; setfattr -n user.containers.override_stat -v 12:34:0640 l0/d/f; setfattr -n user.containers.override_stat -v 5:6:0711:dir l0/d",
+        "xattr_permissions=2",
+        |layers, _| {
+            let out = sh(
             &layers.merged,
             "stat -c '%n %a %u:%g' d d/f; chmod 4711 d/f; chown 77:88 d/f; umask 027; echo n > n; mkdir m; mkfifo p; mknod c c 5 6; chown 9:9 n; chmod 444 m; stat -c '%n %a %u:%g %F %t:%T' d/f n m p c; getfattr -d -m - n d/f",
         )
         .unwrap();
-        assert_eq!(
-            out,
-            "d 711 5:6\nd/f 640 12:34\nd/f 711 77:88 regular file 0:0\nn 640 9:9 regular file 0:0\nm 444 0:0 directory 0:0\np 640 0:0 fifo 0:0\nc 640 0:0 character special file 5:6\n",
-            "chown clears set-uid; no override_stat shows"
-        );
-        assert_eq!(sh(&layers.upper, "stat -c '%u:%g' n d/f").unwrap(), "0:0\n0:0\n");
-    });
+            assert_eq!(
+                out,
+                "d 711 5:6\nd/f 640 12:34\nd/f 711 77:88 regular file 0:0\nn 640 9:9 regular file 0:0\nm 444 0:0 directory 0:0\np 640 0:0 fifo 0:0\nc 640 0:0 character special file 5:6\n",
+                "chown clears set-uid; no override_stat shows"
+            );
+            assert_eq!(
+                sh(&layers.upper, "stat -c '%u:%g' n d/f").unwrap(),
+                "0:0\n0:0\n"
+            );
+        },
+    );
 }
 
 /// F#363, F#370, MF#357: default ACLs were not inherited, or the umask was wrongly applied to them. The kernel is the
@@ -180,14 +240,22 @@ fn f363_acls_are_enforced() {
     if !host::require_program("setfacl") {
         return;
     }
-    on_both(1, "for f in a b c; do echo $f > l0/$f; chmod 600 l0/$f; done; setfacl -m u:1000:r l0/a; setfacl -m u:1000:rw l0/b; setfacl -m u:1000:--- l0/c; chmod 755 upper", |root| {
-        let ask = "for f in a b c; do cat $f 2>/dev/null || echo no; (echo w >> $f) 2>/dev/null || echo ro; done";
-        let mut answers = vec![sh_as(1000, root, ask).unwrap()];
-        sh(root, "setfacl -m u:1000:rw c; setfacl -x u:1000 a; setfacl -m m::r b").unwrap();
-        answers.push(sh_as(1000, root, ask).unwrap());
-        answers.push(sh_as(1001, root, ask).unwrap());
-        answers
-    });
+    on_both(
+        1,
+        "for f in a b c; do echo $f > l0/$f; chmod 600 l0/$f; done; setfacl -m u:1000:r l0/a; setfacl -m u:1000:rw l0/b; setfacl -m u:1000:--- l0/c; chmod 755 upper",
+        |root| {
+            let ask = "for f in a b c; do cat $f 2>/dev/null || echo no; (echo w >> $f) 2>/dev/null || echo ro; done";
+            let mut answers = vec![sh_as(1000, root, ask).unwrap()];
+            sh(
+                root,
+                "setfacl -m u:1000:rw c; setfacl -x u:1000 a; setfacl -m m::r b",
+            )
+            .unwrap();
+            answers.push(sh_as(1000, root, ask).unwrap());
+            answers.push(sh_as(1001, root, ask).unwrap());
+            answers
+        },
+    );
 }
 
 /// F#304, P#10764, F#367, P#16193: setfacl said ENOTSUP; then `noacl`, or a backing without ACLs, broke everything. With `noacl`
@@ -197,9 +265,15 @@ fn f304_without_acls_everything_else_works() {
     if !host::require_program("setfacl") {
         return;
     }
-    on_ours(Base::Shm, 1, "mkdir l0/d; echo x > l0/d/f; chmod 600 l0/d/f; setfacl -m u:1000:r l0/d/f; setfacl -d -m u:1000:rwx l0/d", "noacl", |layers, _| {
-        sh(&layers.merged, "! setfacl -m u:5:r d/f 2>/dev/null; cp -a d e; echo y >> d/f; mv d/f d/g; cat d/g; mkdir d/n; ls d").map(|o| assert_eq!(o, "x\ny\ng\nn\n")).unwrap();
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir l0/d; echo x > l0/d/f; chmod 600 l0/d/f; setfacl -m u:1000:r l0/d/f; setfacl -d -m u:1000:rwx l0/d",
+        "noacl",
+        |layers, _| {
+            sh(&layers.merged, "! setfacl -m u:5:r d/f 2>/dev/null; cp -a d e; echo y >> d/f; mv d/f d/g; cat d/g; mkdir d/n; ls d").map(|o| assert_eq!(o, "x\ny\ng\nn\n")).unwrap();
+        },
+    );
 }
 
 /// F#352, MM#42655: file capabilities gave EOVERFLOW or were lost by a copy. Kept over copy-up by chmod, rename and link,

@@ -29,7 +29,10 @@ fn f47_xattrs_that_the_upper_refuses_do_not_stop_a_copy_up() {
     (on_ramfs.upper, on_ramfs.work) = (layers.root.join("fs/upper"), layers.root.join("fs/work"));
     let result = std::panic::catch_unwind(|| {
         let mount = Mount::acetate(&on_ramfs, "");
-        let out = sh(&on_ramfs.merged, "echo more >> f; cat f; chmod 600 n; echo z > d/new; rm d/g; mv d e; ls e; mkdir d; rm -r e; ls -A d .");
+        let out = sh(
+            &on_ramfs.merged,
+            "echo more >> f; cat f; chmod 600 n; echo z > d/new; rm d/g; mv d e; ls e; mkdir d; rm -r e; ls -A d .",
+        );
         let tree = Snapshot::of(&on_ramfs.merged);
         mount.unmount();
         (out, tree)
@@ -44,9 +47,18 @@ fn f47_xattrs_that_the_upper_refuses_do_not_stop_a_copy_up() {
 /// where the kernel has SELinux and accepted in silence where not; labels are xattrs like others.
 #[test]
 fn b1158_a_context_word_does_not_stop_the_mount() {
-    on_ours(Base::Shm, 1, "echo x > l0/f", "context=\"system_u:object_r:container_file_t:s0:c1,c2\"", |layers, _| {
-        assert_eq!(sh(&layers.merged, "cat f; echo y >> f; cat f").unwrap(), "x\nx\ny\n");
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "echo x > l0/f",
+        "context=\"system_u:object_r:container_file_t:s0:c1,c2\"",
+        |layers, _| {
+            assert_eq!(
+                sh(&layers.merged, "cat f; echo y >> f; cat f").unwrap(),
+                "x\nx\ny\n"
+            );
+        },
+    );
 }
 
 const FS_IOC_GETFLAGS: libc::c_ulong = 0x8008_6601;
@@ -57,32 +69,64 @@ const FS_NOATIME_FL: i32 = 0x80;
 fn ioctl(file: &File, request: libc::c_ulong, value: &mut i64) -> Result<i64, i32> {
     // SAFETY: the requests used here read or write at most 8 bytes at `value`.
     let rc = unsafe { libc::ioctl(file.as_raw_fd(), request, std::ptr::from_mut(value)) };
-    if rc < 0 { Err(crate::support::raw::errno()) } else { Ok(*value) }
+    if rc < 0 {
+        Err(crate::support::raw::errno())
+    } else {
+        Ok(*value)
+    }
 }
 
 /// F#330: lsattr got EIO (a reply of the wrong size). F#59: pacman broke where the ioctls were missing. Flags of files and
 /// directories of lower and upper, set and read back over the copy-up; unknown requests are ENOTTY.
 #[test]
 fn f330_file_flags_by_ioctl_and_unknown_ioctls() {
-    on_ours(Base::Disk, 1, "mkdir l0/d; echo x > l0/f", "", |layers, _| {
-        sh(&layers.merged, "mkdir new; echo y > new/f").unwrap();
-        for name in ["f", "d", "new", "new/f"] {
-            let file = File::open(layers.at(name)).unwrap();
-            let mut value = 0;
-            let flags = ioctl(&file, FS_IOC_GETFLAGS, &mut value).unwrap_or_else(|e| panic!("{name}: GETFLAGS: errno {e}")) as i32;
-            let mut value = i64::from(flags | FS_NOATIME_FL);
-            ioctl(&file, FS_IOC_SETFLAGS, &mut value).unwrap_or_else(|e| panic!("{name}: SETFLAGS: errno {e}"));
-            let mut value = 0;
-            let now = ioctl(&file, FS_IOC_GETFLAGS, &mut value).unwrap() as i32;
-            assert_eq!(now & FS_NOATIME_FL, FS_NOATIME_FL, "{name}: the flag that was set");
-            for request in [0x1234_5678, 0x5413, u64::from(0x8008_4104_u32)] {
-                assert_eq!(ioctl(&file, request as libc::c_ulong, &mut 0), Err(libc::ENOTTY), "{name}: {request:#x}");
+    on_ours(
+        Base::Disk,
+        1,
+        "mkdir l0/d; echo x > l0/f",
+        "",
+        |layers, _| {
+            sh(&layers.merged, "mkdir new; echo y > new/f").unwrap();
+            for name in ["f", "d", "new", "new/f"] {
+                let file = File::open(layers.at(name)).unwrap();
+                let mut value = 0;
+                let flags = ioctl(&file, FS_IOC_GETFLAGS, &mut value)
+                    .unwrap_or_else(|e| panic!("{name}: GETFLAGS: errno {e}"))
+                    as i32;
+                let mut value = i64::from(flags | FS_NOATIME_FL);
+                ioctl(&file, FS_IOC_SETFLAGS, &mut value)
+                    .unwrap_or_else(|e| panic!("{name}: SETFLAGS: errno {e}"));
+                let mut value = 0;
+                let now = ioctl(&file, FS_IOC_GETFLAGS, &mut value).unwrap() as i32;
+                assert_eq!(
+                    now & FS_NOATIME_FL,
+                    FS_NOATIME_FL,
+                    "{name}: the flag that was set"
+                );
+                for request in [0x1234_5678, 0x5413, u64::from(0x8008_4104_u32)] {
+                    assert_eq!(
+                        ioctl(&file, request as libc::c_ulong, &mut 0),
+                        Err(libc::ENOTTY),
+                        "{name}: {request:#x}"
+                    );
+                }
+                let version = ioctl(&file, FS_IOC_GETVERSION, &mut 0);
+                assert!(
+                    matches!(version, Ok(_) | Err(libc::ENOTTY)),
+                    "{name}: GETVERSION {version:?}"
+                );
             }
-            let version = ioctl(&file, FS_IOC_GETVERSION, &mut 0);
-            assert!(matches!(version, Ok(_) | Err(libc::ENOTTY)), "{name}: GETVERSION {version:?}");
-        }
-        assert_eq!(sh(&layers.lowers[0], "lsattr -d f d 2>/dev/null | cut -c 8 | sort -u").map(|o| o.contains('A')), Ok(false), "a flag was set in the lower");
-    });
+            assert_eq!(
+                sh(
+                    &layers.lowers[0],
+                    "lsattr -d f d 2>/dev/null | cut -c 8 | sort -u"
+                )
+                .map(|o| o.contains('A')),
+                Ok(false),
+                "a flag was set in the lower"
+            );
+        },
+    );
 }
 
 /// F#99, F#110, F#111: postgres could not bind or chmod its socket, since the daemon opened it. Bind, connect, chmod, chown,
@@ -94,12 +138,23 @@ fn f99_sockets_are_bound_changed_and_copied_up() {
         let listener = UnixListener::bind(at("run/s")).unwrap();
         UnixStream::connect(at("run/s")).unwrap();
         listener.accept().unwrap();
-        sh(root, "chmod 600 run/s; chown 5:6 run/s; mv run/s run/t; ln run/t run/u; touch -d @5 run/t").unwrap();
+        sh(
+            root,
+            "chmod 600 run/s; chown 5:6 run/s; mv run/s run/t; ln run/t run/u; touch -d @5 run/t",
+        )
+        .unwrap();
         UnixStream::connect(at("run/u")).unwrap();
-        assert!(UnixListener::bind(at("run/t")).is_err(), "the address is in use");
+        assert!(
+            UnixListener::bind(at("run/t")).is_err(),
+            "the address is in use"
+        );
         let datagram = UnixDatagram::bind(at("run/d")).unwrap();
         drop(datagram);
-        sh(root, "stat -c '%n %F %a %u:%g %h %Y' run/t run/u; rm run/*; ls -A run").unwrap()
+        sh(
+            root,
+            "stat -c '%n %F %a %u:%g %h %Y' run/t run/u; rm run/*; ls -A run",
+        )
+        .unwrap()
     });
     // A socket of a lower layer.
     if !(require_root() && require_fuse()) {
@@ -116,18 +171,45 @@ fn f99_sockets_are_bound_changed_and_copied_up() {
 /// kubelet and yum refused. The numbers are the upper's, also after the mount has become the root.
 #[test]
 fn f65_statfs_gives_the_upper_filesystem_also_after_pivot_root() {
-    on_ours(Base::Shm, 1, "mkdir l0/old l0/bin; cp /bin/busybox l0/bin/busybox 2>/dev/null || true", "", |layers, _| {
-        let (ours, upper) = (rustix::fs::statvfs(&layers.merged).unwrap(), rustix::fs::statvfs(&layers.upper).unwrap());
-        assert_eq!((ours.f_blocks, ours.f_bsize, ours.f_namemax, ours.f_files), (upper.f_blocks, upper.f_bsize, 255, upper.f_files));
-        assert!(ours.f_bavail > 0 && ours.f_bavail <= ours.f_blocks);
-        if !layers.at("bin/busybox").exists() {
-            crate::support::skip("pivot_root part: no static busybox");
-            return;
-        }
-        let script = format!("cd {} && mount --bind . . && cd {} && pivot_root . old && /bin/busybox stat -f -c '%b %l %t' /", layers.merged.display(), layers.merged.display());
-        let out = std::process::Command::new("unshare").args(["-m", "sh", "-euc", &script]).output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout);
-        assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
-        assert_eq!(text.split_whitespace().next().unwrap(), upper.f_blocks.to_string(), "{text}");
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir l0/old l0/bin; cp /bin/busybox l0/bin/busybox 2>/dev/null || true",
+        "",
+        |layers, _| {
+            let (ours, upper) = (
+                rustix::fs::statvfs(&layers.merged).unwrap(),
+                rustix::fs::statvfs(&layers.upper).unwrap(),
+            );
+            assert_eq!(
+                (ours.f_blocks, ours.f_bsize, ours.f_namemax, ours.f_files),
+                (upper.f_blocks, upper.f_bsize, 255, upper.f_files)
+            );
+            assert!(ours.f_bavail > 0 && ours.f_bavail <= ours.f_blocks);
+            if !layers.at("bin/busybox").exists() {
+                crate::support::skip("pivot_root part: no static busybox");
+                return;
+            }
+            let script = format!(
+                "cd {} && mount --bind . . && cd {} && pivot_root . old && /bin/busybox stat -f -c '%b %l %t' /",
+                layers.merged.display(),
+                layers.merged.display()
+            );
+            let out = std::process::Command::new("unshare")
+                .args(["-m", "sh", "-euc", &script])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&out.stdout);
+            assert!(
+                out.status.success(),
+                "{text}{}",
+                String::from_utf8_lossy(&out.stderr)
+            );
+            assert_eq!(
+                text.split_whitespace().next().unwrap(),
+                upper.f_blocks.to_string(),
+                "{text}"
+            );
+        },
+    );
 }

@@ -11,11 +11,16 @@ use crate::support::story::{Story, on_both, on_ours, sh, sh_as};
 use crate::support::{Base, Snapshot};
 
 /// What a source or a target of a rename can be.
-const KINDS: [&str; 9] = ["upper_f", "lower_f", "both_f", "upper_d", "lower_d", "full_d", "white_f", "white_d", "none"];
+const KINDS: [&str; 9] = [
+    "upper_f", "lower_f", "both_f", "upper_d", "lower_d", "full_d", "white_f", "white_d", "none",
+];
 
 /// Every pair of them, each in a directory of its own: (directory, source, target).
 fn pairs() -> Vec<(String, &'static str, &'static str)> {
-    KINDS.iter().flat_map(|s| KINDS.iter().map(move |t| (format!("{s}-{t}"), *s, *t))).collect()
+    KINDS
+        .iter()
+        .flat_map(|s| KINDS.iter().map(move |t| (format!("{s}-{t}"), *s, *t)))
+        .collect()
 }
 
 /// The names of all objects whose kind is one of `kinds`, each with `prefix` and `suffix`.
@@ -35,12 +40,16 @@ fn all(kinds: &[&str], prefix: &str, suffix: &str) -> String {
 /// kind of target: the errno and the tree are the kernel's.
 #[test]
 fn f271_rename_flags_from_every_kind_onto_every_kind() {
-    let dirs: String = pairs().iter().map(|(dir, ..)| format!(" l1/{dir}")).collect();
+    let dirs: String = pairs()
+        .iter()
+        .map(|(dir, ..)| format!(" l1/{dir}"))
+        .collect();
     let setup = format!(
         "mkdir {dirs}; mkdir {}; mkdir -p {}; for f in {}; do echo lower > $f; done",
         all(&["lower_d", "full_d", "white_d"], "l1/", ""),
         all(&["full_d"], "l0/", ""),
-        all(&["lower_f", "both_f", "white_f"], "l1/", "") + &all(&["full_d", "white_d"], "l1/", "/x"),
+        all(&["lower_f", "both_f", "white_f"], "l1/", "")
+            + &all(&["full_d", "white_d"], "l1/", "/x"),
     );
     let inside = format!(
         "for f in {}; do echo upper >> $f; done; mkdir {}; rm -r {}",
@@ -62,11 +71,18 @@ fn f271_rename_flags_from_every_kind_onto_every_kind() {
             for (dir, ..) in pairs() {
                 let (from, to) = (root.join(&dir).join("s"), root.join(&dir).join("t"));
                 let result = rustix::fs::renameat_with(CWD, from, CWD, to, flag);
-                outcomes.push(format!("{flag:?} {dir}: {:?}", result.map_err(|e| e.raw_os_error())));
+                outcomes.push(format!(
+                    "{flag:?} {dir}: {:?}",
+                    result.map_err(|e| e.raw_os_error())
+                ));
             }
             let tree = Snapshot::of(root);
             tree.assert_sound("after the renames");
-            let names: Vec<_> = tree.objects.iter().map(|(name, o)| format!("{name} {} {}", o.kind, o.content)).collect();
+            let names: Vec<_> = tree
+                .objects
+                .iter()
+                .map(|(name, o)| format!("{name} {} {}", o.kind, o.content))
+                .collect();
             (outcomes, names)
         });
     }
@@ -142,40 +158,53 @@ fn f213_pip_moves_aside_installs_fails_and_moves_back() {
 /// pytest): fstat, ftruncate, reopening by /proc/self/fd, for files of the upper and of a lower.
 #[test]
 fn f175_a_deleted_open_file_works_in_every_call() {
-    on_both(1, "echo lower-content > l0/lower; chmod 640 l0/lower", |root| {
-        fs::write(root.join("upper"), "upper-content").unwrap();
-        let mut seen = Vec::new();
-        for name in ["lower", "upper"] {
-            let path = root.join(name);
-            let mut file = File::options().read(true).write(true).open(&path).unwrap();
-            fs::remove_file(&path).unwrap();
-            let meta = file.metadata().unwrap();
-            seen.push(format!("{name} {} {} {:o}", meta.nlink(), meta.len(), meta.mode()));
-            let mut text = String::new();
-            file.read_to_string(&mut text).unwrap();
-            seen.push(text);
-            file.write_all(b"more").unwrap();
-            file.set_len(8).unwrap();
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 100).unwrap();
-            rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o604)).unwrap();
-            rustix::fs::fsetxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty()).unwrap();
-            file.sync_all().unwrap();
-            let again = fs::read(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
-            seen.push(again.escape_ascii().to_string());
-            let mut second = File::options().write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
-            second.write_all(b"LOW").unwrap();
-            // A new file of the same name is another file.
-            fs::write(&path, "new").unwrap();
-            file.rewind().unwrap();
-            let mut text = String::new();
-            file.read_to_string(&mut text).unwrap();
-            seen.push(text.trim_end_matches('\0').to_owned());
-            let meta = file.metadata().unwrap();
-            seen.push(format!("{} {} {:o}", meta.nlink(), meta.len(), meta.mode()));
-            seen.push(fs::read_to_string(&path).unwrap());
-        }
-        seen
-    });
+    on_both(
+        1,
+        "echo lower-content > l0/lower; chmod 640 l0/lower",
+        |root| {
+            fs::write(root.join("upper"), "upper-content").unwrap();
+            let mut seen = Vec::new();
+            for name in ["lower", "upper"] {
+                let path = root.join(name);
+                let mut file = File::options().read(true).write(true).open(&path).unwrap();
+                fs::remove_file(&path).unwrap();
+                let meta = file.metadata().unwrap();
+                seen.push(format!(
+                    "{name} {} {} {:o}",
+                    meta.nlink(),
+                    meta.len(),
+                    meta.mode()
+                ));
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                seen.push(text);
+                file.write_all(b"more").unwrap();
+                file.set_len(8).unwrap();
+                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, 100).unwrap();
+                rustix::fs::fchmod(&file, rustix::fs::Mode::from_raw_mode(0o604)).unwrap();
+                rustix::fs::fsetxattr(&file, "user.x", b"1", rustix::fs::XattrFlags::empty())
+                    .unwrap();
+                file.sync_all().unwrap();
+                let again = fs::read(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+                seen.push(again.escape_ascii().to_string());
+                let mut second = File::options()
+                    .write(true)
+                    .open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+                    .unwrap();
+                second.write_all(b"LOW").unwrap();
+                // A new file of the same name is another file.
+                fs::write(&path, "new").unwrap();
+                file.rewind().unwrap();
+                let mut text = String::new();
+                file.read_to_string(&mut text).unwrap();
+                seen.push(text.trim_end_matches('\0').to_owned());
+                let meta = file.metadata().unwrap();
+                seen.push(format!("{} {} {:o}", meta.nlink(), meta.len(), meta.mode()));
+                seen.push(fs::read_to_string(&path).unwrap());
+            }
+            seen
+        },
+    );
     // Here-strings and tempfiles of real programs.
     Story::new(1, "mkdir l0/tmp; echo x > l0/tmp/old")
         .step("exec 3<>tmp/t; rm tmp/t; echo hello >&3; cat /proc/self/fd/3; exec 4<tmp/old; rm tmp/old; cat <&4; TMPDIR=$PWD/tmp sort <<E\nb\na\nE\n")
@@ -185,9 +214,15 @@ fn f175_a_deleted_open_file_works_in_every_call() {
 /// F#135: a directory of mode 000 could not be removed by its owner, since the daemon opened it.
 #[test]
 fn f135_a_directory_of_mode_000_is_removed_by_its_owner() {
-    on_ours(Base::Shm, 1, "mkdir -p l0/d/gone l0/d/lower000; chmod 000 l0/d/lower000; chown -R 1000:1000 l0 upper; chmod 777 upper", "", |layers, _| {
-        sh_as(1000, &layers.merged, "cd d; mkdir m; chmod 000 m; rmdir m; rmdir lower000; chmod 000 gone; rmdir gone; mkdir gone; ls").map(|out| assert_eq!(out, "gone\n")).unwrap();
-    });
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir -p l0/d/gone l0/d/lower000; chmod 000 l0/d/lower000; chown -R 1000:1000 l0 upper; chmod 777 upper",
+        "",
+        |layers, _| {
+            sh_as(1000, &layers.merged, "cd d; mkdir m; chmod 000 m; rmdir m; rmdir lower000; chmod 000 gone; rmdir gone; mkdir gone; ls").map(|out| assert_eq!(out, "gone\n")).unwrap();
+        },
+    );
 }
 
 // O_TMPFILE (row F#175): FUSE as served by the fuser library answers EOPNOTSUPP; glibc's tmpfile(3) and the programs that

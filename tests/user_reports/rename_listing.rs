@@ -18,7 +18,10 @@ fn getdents(fd: impl AsFd, size: usize) -> Vec<(String, u64)> {
     let mut names = Vec::new();
     while let Some(entry) = dir.next() {
         let entry = entry.unwrap();
-        names.push((entry.file_name().to_str().unwrap().to_owned(), entry.next_entry_cookie()));
+        names.push((
+            entry.file_name().to_str().unwrap().to_owned(),
+            entry.next_entry_cookie(),
+        ));
         if dir.is_buffer_empty() {
             break;
         }
@@ -33,7 +36,9 @@ fn open(path: &Path) -> File {
 
 fn ours(entries: usize, work: impl Fn(&Path)) {
     let half = entries / 2;
-    let setup = format!("mkdir l0/d l1/d; cd l1/d; seq -f lower%.0f {half} | xargs touch; cd ../../l0/d; seq -f top%.0f {half} | xargs touch; rm -f top1; mknod lower1 c 0 0");
+    let setup = format!(
+        "mkdir l0/d l1/d; cd l1/d; seq -f lower%.0f {half} | xargs touch; cd ../../l0/d; seq -f top%.0f {half} | xargs touch; rm -f top1; mknod lower1 c 0 0"
+    );
     on_ours(Base::Shm, 2, &setup, "", |layers, _| work(&layers.at("d")));
 }
 
@@ -50,7 +55,8 @@ fn f46_unlinking_what_a_listing_returned_empties_the_directory() {
                 break;
             }
             for (name, _) in names {
-                fs::remove_file(dir.join(&name)).unwrap_or_else(|e| panic!("listed, but not there: {name}: {e}"));
+                fs::remove_file(dir.join(&name))
+                    .unwrap_or_else(|e| panic!("listed, but not there: {name}: {e}"));
                 *seen.entry(name).or_insert(0) += 1;
             }
         }
@@ -104,19 +110,27 @@ fn openwrt28291_offsets_are_stable_while_names_come_and_go() {
             }
             fs::write(dir.join(format!("new{calls}")), "").unwrap();
             // Names that the listing may or may not have passed.
-            for name in [format!("lower{}", 2 + calls * 10), format!("top{}", 5_000 + calls)] {
+            for name in [
+                format!("lower{}", 2 + calls * 10),
+                format!("top{}", 5_000 + calls),
+            ] {
                 fs::remove_file(dir.join(name)).unwrap();
             }
             calls += 1;
         }
         assert!(calls > 20, "too few calls to tell: {calls}");
         let gone = |name: &str| {
-            (0..calls).any(|c| name == format!("lower{}", 2 + c * 10) || name == format!("top{}", 5_000 + c))
+            (0..calls).any(|c| {
+                name == format!("lower{}", 2 + c * 10) || name == format!("top{}", 5_000 + c)
+            })
         };
         for i in 2..=10_000 {
             for name in [format!("lower{i}"), format!("top{i}")] {
                 let times = seen.get(&name).copied().unwrap_or(0);
-                assert!(times == 1 || (times == 0 && gone(&name)), "{name} was listed {times} times");
+                assert!(
+                    times == 1 || (times == 0 && gone(&name)),
+                    "{name} was listed {times} times"
+                );
             }
         }
         assert!(seen.values().all(|&n| n == 1), "a name listed twice");
@@ -132,8 +146,14 @@ fn b6_a_rewound_handle_shows_new_entries() {
         fs::write(dir.join("later"), "").unwrap();
         sh(dir, "rm lower2").unwrap();
         rustix::fs::seek(&fd, SeekFrom::Start(0)).unwrap();
-        let names: Vec<_> = getdents(&fd, 30_000).into_iter().map(|(name, _)| name).collect();
-        assert!(names.contains(&"later".to_owned()) && !names.contains(&"lower2".to_owned()), "{names:?}");
+        let names: Vec<_> = getdents(&fd, 30_000)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert!(
+            names.contains(&"later".to_owned()) && !names.contains(&"lower2".to_owned()),
+            "{names:?}"
+        );
     });
 }
 

@@ -7,35 +7,65 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::inotify;
 
 use crate::support::story::{Story, on_ours, sh};
-use crate::support::{Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root};
+use crate::support::{
+    Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root,
+};
 
 /// Kernel documentation, amir73il/overlayfs#6: reading a lower file does not move its access time there, and a read-only
 /// shared mapping misses later writes. The first is what a layer needs; the second we do better.
 #[test]
 fn l1_reading_moves_no_access_time_of_a_layer_and_mappings_see_writes() {
-    on_ours(Base::Disk, 2, "mkdir l0/d l1/d; for i in 1 2 3; do echo $i > l0/d/a$i; echo $i > l1/d/b$i; ln -s x l1/d/s$i; done; find l0 l1 | xargs touch -h -a -d '2001-01-01'", "", |layers, _| {
-        sh(&layers.merged, "ls -lR >/dev/null; cat d/[ab]*; readlink d/s1; echo x >> d/b1; mv d d2; tar -cf - . | wc -c; rm -r d2").unwrap();
-        let mut checked = 0;
-        for layer in &layers.lowers {
-            for name in ["", "d", "d/a1", "d/b1", "d/b2", "d/s1"] {
-                if let Ok(meta) = layer.join(name).symlink_metadata() {
-                    assert_eq!(meta.atime(), 978_307_200, "{}/{name}: access time", layer.display());
-                    checked += 1;
+    on_ours(
+        Base::Disk,
+        2,
+        "mkdir l0/d l1/d; for i in 1 2 3; do echo $i > l0/d/a$i; echo $i > l1/d/b$i; ln -s x l1/d/s$i; done; find l0 l1 | xargs touch -h -a -d '2001-01-01'",
+        "",
+        |layers, _| {
+            sh(&layers.merged, "ls -lR >/dev/null; cat d/[ab]*; readlink d/s1; echo x >> d/b1; mv d d2; tar -cf - . | wc -c; rm -r d2").unwrap();
+            let mut checked = 0;
+            for layer in &layers.lowers {
+                for name in ["", "d", "d/a1", "d/b1", "d/b2", "d/s1"] {
+                    if let Ok(meta) = layer.join(name).symlink_metadata() {
+                        assert_eq!(
+                            meta.atime(),
+                            978_307_200,
+                            "{}/{name}: access time",
+                            layer.display()
+                        );
+                        checked += 1;
+                    }
                 }
             }
-        }
-        assert_eq!(checked, 8);
-    });
+            assert_eq!(checked, 8);
+        },
+    );
     on_ours(Base::Shm, 1, "echo before > l0/f", "", |layers, _| {
         let file = File::open(layers.at("f")).unwrap();
         // SAFETY: a new read-only mapping of one page, unmapped with the process.
-        let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_SHARED, std::os::fd::AsRawFd::as_raw_fd(&file), 0) };
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                4096,
+                libc::PROT_READ,
+                libc::MAP_SHARED,
+                std::os::fd::AsRawFd::as_raw_fd(&file),
+                0,
+            )
+        };
         assert_ne!(at, libc::MAP_FAILED);
         // SAFETY: inside that page.
         let byte = || unsafe { at.cast::<u8>().read_volatile() };
         assert_eq!(byte(), b'b');
-        sh(&layers.merged, "printf AFTER | dd of=f conv=notrunc 2>/dev/null").unwrap();
-        assert_eq!(byte(), b'A', "a read-only shared mapping made before the copy-up");
+        sh(
+            &layers.merged,
+            "printf AFTER | dd of=f conv=notrunc 2>/dev/null",
+        )
+        .unwrap();
+        assert_eq!(
+            byte(),
+            b'A',
+            "a read-only shared mapping made before the copy-up"
+        );
         // SAFETY: the mapping made above, used no more.
         unsafe { libc::munmap(at, 4096) };
     });
@@ -49,9 +79,17 @@ fn gamehub205_the_index_does_not_block_a_remount_over_a_moved_lower() {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 1);
-    sh(&layers.root, "echo x > l0/a; ln l0/a l0/b; mkdir l0/d; echo y > l0/d/f; echo z > l0/d/g; ln l0/d/f l0/e").unwrap();
+    sh(
+        &layers.root,
+        "echo x > l0/a; ln l0/a l0/b; mkdir l0/d; echo y > l0/d/f; echo z > l0/d/g; ln l0/d/f l0/e",
+    )
+    .unwrap();
     let mount = Mount::acetate(&layers, "");
-    sh(&layers.merged, "echo more >> a; cat b; mv d d2; echo w >> d2/f").unwrap();
+    sh(
+        &layers.merged,
+        "echo more >> a; cat b; mv d d2; echo w >> d2/f",
+    )
+    .unwrap();
     let before = Snapshot::of(&layers.merged);
     mount.unmount();
     // The user copies the layer elsewhere: other inode numbers, other handles, same content.
@@ -67,7 +105,12 @@ fn gamehub205_the_index_does_not_block_a_remount_over_a_moved_lower() {
             assert_eq!(object.content, after.objects[name].content, "{name}");
         }
     }
-    sh(&layers.merged, "echo again >> a; tail -1 a; echo v >> d2/g; rm -r d2; mkdir d2; ls -A d2").map(|o| assert_eq!(o, "again\n")).unwrap();
+    sh(
+        &layers.merged,
+        "echo again >> a; tail -1 a; echo v >> d2/g; rm -r d2; mkdir d2; ls -A d2",
+    )
+    .map(|o| assert_eq!(o, "again\n"))
+    .unwrap();
     mount.unmount();
 }
 
@@ -75,27 +118,43 @@ fn gamehub205_the_index_does_not_block_a_remount_over_a_moved_lower() {
 /// arrive, for lower files too, over their copy-up.
 #[test]
 fn mm11705_inotify_sees_changes_made_through_the_mount() {
-    on_ours(Base::Shm, 1, "mkdir l0/d; echo x > l0/d/f; echo y > l0/d/g", "", |layers, _| {
-        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
-        inotify::add_watch(&watch, layers.at("d"), inotify::WatchFlags::ALL_EVENTS).unwrap();
-        for (act, wanted, name) in [
-            ("echo z >> d/f", inotify::ReadFlags::MODIFY, "f"),
-            ("chmod 600 d/g", inotify::ReadFlags::ATTRIB, "g"),
-            (": > d/new", inotify::ReadFlags::CREATE, "new"),
-            ("mv d/f d/f2", inotify::ReadFlags::MOVED_TO, "f2"),
-            ("rm d/g", inotify::ReadFlags::DELETE, "g"),
-            ("mkdir d/m", inotify::ReadFlags::CREATE, "m"),
-        ] {
-            sh(&layers.merged, act).unwrap();
-            let mut buffer = [MaybeUninit::uninit(); 8192];
-            let mut reader = inotify::Reader::new(&watch, &mut buffer);
-            let mut seen = Vec::new();
-            while let Ok(event) = reader.next() {
-                seen.push((event.events(), event.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()));
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir l0/d; echo x > l0/d/f; echo y > l0/d/g",
+        "",
+        |layers, _| {
+            let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+            inotify::add_watch(&watch, layers.at("d"), inotify::WatchFlags::ALL_EVENTS).unwrap();
+            for (act, wanted, name) in [
+                ("echo z >> d/f", inotify::ReadFlags::MODIFY, "f"),
+                ("chmod 600 d/g", inotify::ReadFlags::ATTRIB, "g"),
+                (": > d/new", inotify::ReadFlags::CREATE, "new"),
+                ("mv d/f d/f2", inotify::ReadFlags::MOVED_TO, "f2"),
+                ("rm d/g", inotify::ReadFlags::DELETE, "g"),
+                ("mkdir d/m", inotify::ReadFlags::CREATE, "m"),
+            ] {
+                sh(&layers.merged, act).unwrap();
+                let mut buffer = [MaybeUninit::uninit(); 8192];
+                let mut reader = inotify::Reader::new(&watch, &mut buffer);
+                let mut seen = Vec::new();
+                while let Ok(event) = reader.next() {
+                    seen.push((
+                        event.events(),
+                        event
+                            .file_name()
+                            .map(|n| n.to_string_lossy().into_owned())
+                            .unwrap_or_default(),
+                    ));
+                }
+                assert!(
+                    seen.iter()
+                        .any(|(flags, n)| flags.contains(wanted) && n == name),
+                    "{act}: {seen:?}"
+                );
             }
-            assert!(seen.iter().any(|(flags, n)| flags.contains(wanted) && n == name), "{act}: {seen:?}");
-        }
-    });
+        },
+    );
 }
 
 /// P#5816, P#22046: after a crash with `volatile` the kernel refuses the upper ("stale file handle", or a message about
@@ -118,7 +177,10 @@ fn p5816_a_volatile_upper_after_a_crash() {
             assert_eq!(sh(&layers.merged, "cat f n").unwrap(), "new\nn\n");
             mount.unmount();
         }
-        Err(e) => assert!(e.to_string().contains("volatile"), "the message must say why: {e}"),
+        Err(e) => assert!(
+            e.to_string().contains("volatile"),
+            "the message must say why: {e}"
+        ),
     }
 }
 
@@ -147,7 +209,11 @@ fn libfuse834_kernel_overlayfs_over_our_mount() {
             .unwrap();
         kernel.unmount();
     }
-    assert_eq!(diff(&below, &Snapshot::of(&ours.merged)), Vec::<String>::new(), "our mount, as a lower, is unchanged");
+    assert_eq!(
+        diff(&below, &Snapshot::of(&ours.merged)),
+        Vec::<String>::new(),
+        "our mount, as a lower, is unchanged"
+    );
     mount.unmount();
 }
 

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::support::story::{Story, on_ours, require_user_xattrs, sh};
-use crate::support::{Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root};
+use crate::support::{
+    Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root,
+};
 
 /// F#136, F#138, P#3021: a file in a subdirectory of a deleted and re-created directory was visible again,
 /// because the deletion was looked for one level up only. Three layers, in every format a deletion can have.
@@ -15,13 +17,25 @@ fn f136_content_below_a_deleted_and_recreated_directory_stays_deleted() {
         return;
     }
     let formats = [
-        ("a kernel whiteout beside the new directory is impossible: opaque trusted", "setfattr -n trusted.overlay.opaque -v y l0/a"),
-        ("opaque user.overlay", "setfattr -n user.overlay.opaque -v y l0/a"),
-        ("opaque user.fuseoverlayfs", "setfattr -n user.fuseoverlayfs.opaque -v y l0/a"),
+        (
+            "a kernel whiteout beside the new directory is impossible: opaque trusted",
+            "setfattr -n trusted.overlay.opaque -v y l0/a",
+        ),
+        (
+            "opaque user.overlay",
+            "setfattr -n user.overlay.opaque -v y l0/a",
+        ),
+        (
+            "opaque user.fuseoverlayfs",
+            "setfattr -n user.fuseoverlayfs.opaque -v y l0/a",
+        ),
         ("opaque marker file", ": > l0/a/.wh..wh..opq"),
         ("whiteout file in the middle layer", ": > l1/.wh.a"),
         ("whiteout device in the middle layer", "mknod l1/a c 0 0"),
-        ("whiteout file beside the directory that replaces it", ": > l0/.wh.a"),
+        (
+            "whiteout file beside the directory that replaces it",
+            ": > l0/.wh.a",
+        ),
     ];
     for (what, mark) in formats {
         let layers = Layers::new(Base::Shm, 3);
@@ -36,11 +50,18 @@ fn f136_content_below_a_deleted_and_recreated_directory_stays_deleted() {
         let mount = Mount::acetate(&layers, "");
         // Deep names first: the order in which the report met them.
         for deep in ["a/b/c/d/old", "a/b/c/old", "a/b/old", "a/old"] {
-            assert!(layers.at(deep).symlink_metadata().is_err(), "{what}: {deep} is back");
+            assert!(
+                layers.at(deep).symlink_metadata().is_err(),
+                "{what}: {deep} is back"
+            );
         }
         let tree = Snapshot::of(&layers.merged);
         tree.assert_sound(what);
-        assert_eq!(tree.names(), [".", "a", "a/b", "a/b/c", "a/b/c/new"], "{what}");
+        assert_eq!(
+            tree.names(),
+            [".", "a", "a/b", "a/b/c", "a/b/c/new"],
+            "{what}"
+        );
         mount.unmount();
     }
 }
@@ -64,7 +85,10 @@ fn f478_recreated_cache_directories_show_no_lower_file() {
     .step("find . | sort; rm -rf cache; mkdir -p cache/x/y; rmdir cache/x/y cache/x cache")
     .run();
     if let Some(last) = out.last() {
-        assert_eq!(last, ".\n./cache\n./cache/a\n./cache/a/b\n./cache/a/b/n\n./cache/x\n./cache/x/y\n./cache/x/y/g\n");
+        assert_eq!(
+            last,
+            ".\n./cache\n./cache/a\n./cache/a/b\n./cache/a/b/n\n./cache/x\n./cache/x/y\n./cache/x/y/g\n"
+        );
     }
 }
 
@@ -76,7 +100,10 @@ fn f444_a_directory_moved_away_and_copied_back() {
         .step("rm -rf app/old; mv app/lib app/old; mkdir app/lib; cp -r app/old/. app/lib; find app | sort")
         .run();
     if let Some(first) = out.first() {
-        assert!(first.contains("app/lib/deep/f1") && first.contains("app/old/deep/f1"), "{first}");
+        assert!(
+            first.contains("app/lib/deep/f1") && first.contains("app/old/deep/f1"),
+            "{first}"
+        );
     }
 }
 
@@ -84,7 +111,9 @@ fn f444_a_directory_moved_away_and_copied_back() {
 #[test]
 fn f151_a_whiteout_in_the_root_hides_that_name_only_there() {
     for mark in [": > l0/.wh.x", "mknod l0/x c 0 0"] {
-        let setup = format!("mkdir -p l1/d/x; echo root > l1/f; mkdir l1/x; echo deep > l1/d/x/f; echo f > l1/d/f; {mark}");
+        let setup = format!(
+            "mkdir -p l1/d/x; echo root > l1/f; mkdir l1/x; echo deep > l1/d/x/f; echo f > l1/d/f; {mark}"
+        );
         let out = Story::new(2, &setup)
             .step("test ! -e x; cat d/x/f d/f; ls; mkdir x; ls -A x; echo new > x/f; cat d/x/f")
             .not_the_kernel("it does not know .wh. files")
@@ -113,41 +142,76 @@ fn f306_an_upper_of_ours_is_the_same_tree_on_the_kernel() {
     .unwrap();
     let ours = Snapshot::of(&layers.merged);
     mount.unmount();
-    let found = sh(&layers.upper, "find . -name '.wh.*'; find a/b t -mindepth 1").unwrap();
-    assert_eq!(found, "", "marker files, or whiteouts inside opaque directories, in the upper");
+    let found = sh(
+        &layers.upper,
+        "find . -name '.wh.*'; find a/b t -mindepth 1",
+    )
+    .unwrap();
+    assert_eq!(
+        found, "",
+        "marker files, or whiteouts inside opaque directories, in the upper"
+    );
     let mount = Mount::kernel(&layers, "redirect_dir=on,index=on");
     let kernel = Snapshot::of(&layers.merged);
     kernel.assert_sound("the kernel over our upper");
     mount.unmount();
-    assert_eq!(diff(&ours, &kernel), Vec::<String>::new(), "ours | the kernel's");
+    assert_eq!(
+        diff(&ours, &kernel),
+        Vec::<String>::new(),
+        "ours | the kernel's"
+    );
 }
 
 /// F#329, F#328, P#12347: opaque directories made by the kernel in a user namespace (user.overlay.opaque) were
 /// ignored. Made here by the kernel itself, with userxattr.
 #[test]
 fn f329_an_opaque_mark_of_the_kernel_in_user_overlay_is_read() {
-    if !(require_root() && require_fuse() && require_kernel_overlay() && require_user_xattrs(Base::Shm)) {
+    if !(require_root()
+        && require_fuse()
+        && require_kernel_overlay()
+        && require_user_xattrs(Base::Shm))
+    {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
-    sh(&layers.root, "mkdir -p l0/d/s l0/e; echo old > l0/d/old; echo old > l0/d/s/old; echo old > l0/e/old").unwrap();
+    sh(
+        &layers.root,
+        "mkdir -p l0/d/s l0/e; echo old > l0/d/old; echo old > l0/d/s/old; echo old > l0/e/old",
+    )
+    .unwrap();
     let mount = Mount::kernel(&layers, "userxattr");
-    sh(&layers.merged, "rm -rf d; mkdir d; echo new > d/new; mkdir d/s; rm e/old").unwrap();
+    sh(
+        &layers.merged,
+        "rm -rf d; mkdir d; echo new > d/new; mkdir d/s; rm e/old",
+    )
+    .unwrap();
     let kernel = Snapshot::of(&layers.merged);
     mount.unmount();
-    let mark = sh(&layers.root, "getfattr --only-values -n user.overlay.opaque upper/d").unwrap();
+    let mark = sh(
+        &layers.root,
+        "getfattr --only-values -n user.overlay.opaque upper/d",
+    )
+    .unwrap();
     assert_eq!(mark, "y", "the set-up must make what the report is about");
     let mount = Mount::acetate(&layers, "");
     let ours = Snapshot::of(&layers.merged);
     mount.unmount();
-    assert_eq!(diff(&ours, &kernel), Vec::<String>::new(), "ours | the kernel's");
+    assert_eq!(
+        diff(&ours, &kernel),
+        Vec::<String>::new(),
+        "ours | the kernel's"
+    );
     // The same as a lower layer of another mount.
     let mut second = Layers::new(Base::Shm, 0);
     second.lowers = vec![layers.upper.clone(), layers.lowers[0].clone()];
     let mount = Mount::acetate(&second, "");
     let ours = Snapshot::of(&second.merged);
     mount.unmount();
-    assert_eq!(diff(&ours, &kernel), Vec::<String>::new(), "as a lower: ours | the kernel's");
+    assert_eq!(
+        diff(&ours, &kernel),
+        Vec::<String>::new(),
+        "as a lower: ours | the kernel's"
+    );
 }
 
 /// F#476, F#19, F#272: on filesystems where a 0:0 device cannot be made or does not behave (virtiofs), every deletion
@@ -169,7 +233,11 @@ fn f476_an_upper_without_xattrs_keeps_deletions_in_marker_files() {
     on_ramfs.work = layers.root.join("fs/work");
     let result = std::panic::catch_unwind(|| {
         let mount = Mount::acetate(&on_ramfs, "");
-        sh(&on_ramfs.merged, "rm h d/f; rm -rf d/s; mkdir d/s; echo new > d/s/n; chmod 700 d").unwrap();
+        sh(
+            &on_ramfs.merged,
+            "rm h d/f; rm -rf d/s; mkdir d/s; echo new > d/s/n; chmod 700 d",
+        )
+        .unwrap();
         let before = Snapshot::of(&on_ramfs.merged);
         mount.unmount();
         let mount = Mount::acetate(&on_ramfs, "");
@@ -221,9 +289,34 @@ fn f69_rename_onto_a_whiteout_and_unlink_as_the_first_thing() {
 fn f351_names_of_255_bytes_can_be_made_deleted_and_hidden() {
     let name = |c: char, n: usize| c.to_string().repeat(n);
     let lower: Vec<String> = (250..=255).map(|n| name('l', n)).collect();
-    let setup = lower.iter().map(|n| format!("echo {0} > l0/{n}; mkdir l0/d{1}; echo x > l0/d{1}/x;", n.len(), &n[1..])).collect::<String>();
-    let deletes = lower.iter().map(|n| format!("rm {n}; rm -r d{0}; mkdir d{0}; test -z \"$(ls -A d{0})\";", &n[1..])).collect::<String>();
-    let creates: String = (250..=255).map(|n| format!("echo {n} > {0}; mv {0} {1}; rm {1}; echo again > {1};", name('u', n), name('v', n))).collect();
+    let setup = lower
+        .iter()
+        .map(|n| {
+            format!(
+                "echo {0} > l0/{n}; mkdir l0/d{1}; echo x > l0/d{1}/x;",
+                n.len(),
+                &n[1..]
+            )
+        })
+        .collect::<String>();
+    let deletes = lower
+        .iter()
+        .map(|n| {
+            format!(
+                "rm {n}; rm -r d{0}; mkdir d{0}; test -z \"$(ls -A d{0})\";",
+                &n[1..]
+            )
+        })
+        .collect::<String>();
+    let creates: String = (250..=255)
+        .map(|n| {
+            format!(
+                "echo {n} > {0}; mv {0} {1}; rm {1}; echo again > {1};",
+                name('u', n),
+                name('v', n)
+            )
+        })
+        .collect();
     Story::new(1, &setup)
         .step(&format!("ls | wc -l; {deletes} ls | wc -l; {creates}"))
         .step(&format!("ls -A | awk '{{ print length($0) }}' | sort -n; ! touch {} 2>/dev/null; rm -r *; ls -A", name('t', 256)))
@@ -244,6 +337,12 @@ fn f33_a_work_directory_on_another_filesystem_is_refused_at_the_mount() {
         return;
     }
     mixed.work = disk.work.clone();
-    let said = Mount::try_acetate(&mixed, "").err().map(|e| e.to_string()).unwrap_or_else(|| "mounted".to_owned());
-    assert!(said.contains("work"), "the message must name the work directory: {said}");
+    let said = Mount::try_acetate(&mixed, "")
+        .err()
+        .map(|e| e.to_string())
+        .unwrap_or_else(|| "mounted".to_owned());
+    assert!(
+        said.contains("work"),
+        "the message must name the work directory: {said}"
+    );
 }

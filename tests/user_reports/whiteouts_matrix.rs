@@ -7,18 +7,24 @@ use crate::support::story::sh;
 use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff, require_fuse, require_root};
 
 /// What one layer may say about a name.
-const KINDS: [&str; 7] = ["none", "file", "dir", "symlink", "fifo", "whiteout", "opaque"];
+const KINDS: [&str; 7] = [
+    "none", "file", "dir", "symlink", "fifo", "whiteout", "opaque",
+];
 
 fn put(layer: &Path, name: &str, kind: &str, layer_name: &str) -> String {
     let at = layer.join(name);
     let at = at.display();
     match kind {
         "file" => format!("echo {layer_name} > {at};"),
-        "dir" => format!("mkdir {at}; echo {layer_name} > {at}/in_{layer_name}; echo {layer_name} > {at}/same;"),
+        "dir" => format!(
+            "mkdir {at}; echo {layer_name} > {at}/in_{layer_name}; echo {layer_name} > {at}/same;"
+        ),
         "symlink" => format!("ln -s to_{layer_name} {at};"),
         "fifo" => format!("mkfifo {at};"),
         "whiteout" => format!("mknod {at} c 0 0;"),
-        "opaque" => format!("mkdir {at}; setfattr -n trusted.overlay.opaque -v y {at}; echo {layer_name} > {at}/opq_{layer_name};"),
+        "opaque" => format!(
+            "mkdir {at}; setfattr -n trusted.overlay.opaque -v y {at}; echo {layer_name} > {at}/opq_{layer_name};"
+        ),
         _ => String::new(),
     }
 }
@@ -59,8 +65,15 @@ fn f76_every_type_over_every_type_in_three_layers() {
         let mount = Mount::kernel(&kernel, "");
         let kernel_tree = Snapshot::of(&kernel.merged);
         mount.unmount();
-        assert!(kernel_tree.objects.len() > 7 * 7 * 5, "the set-up made too little");
-        assert_eq!(diff(&our_tree, &kernel_tree), Vec::<String>::new(), "ours | the kernel's, below {deep:?}");
+        assert!(
+            kernel_tree.objects.len() > 7 * 7 * 5,
+            "the set-up made too little"
+        );
+        assert_eq!(
+            diff(&our_tree, &kernel_tree),
+            Vec::<String>::new(),
+            "ours | the kernel's, below {deep:?}"
+        );
     }
 }
 
@@ -80,8 +93,21 @@ fn f425_the_order_of_lookups_and_listings_changes_no_answer() {
     )
     .unwrap();
     let questions = [
-        "ls a", "ls a/sub", "ls b", "ls b/c", "ls .", "stat a/sub/x", "stat a/sub/deep/y", "stat a/f2", "stat b/c/f", "stat b/c/top",
-        "stat k/f", "stat k", "ls link/sub", "stat a/sub/new", "ls a/sub/deep",
+        "ls a",
+        "ls a/sub",
+        "ls b",
+        "ls b/c",
+        "ls .",
+        "stat a/sub/x",
+        "stat a/sub/deep/y",
+        "stat a/f2",
+        "stat b/c/f",
+        "stat b/c/top",
+        "stat k/f",
+        "stat k",
+        "ls link/sub",
+        "stat a/sub/new",
+        "ls a/sub/deep",
     ];
     let ask = |question: &str| {
         let (verb, name) = question.split_once(' ').unwrap();
@@ -89,14 +115,20 @@ fn f425_the_order_of_lookups_and_listings_changes_no_answer() {
         match verb {
             "ls" => match fs::read_dir(&path) {
                 Ok(entries) => {
-                    let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+                    let mut names: Vec<_> = entries
+                        .map(|e| e.unwrap().file_name().into_string().unwrap())
+                        .collect();
                     names.sort();
                     names.join(" ")
                 }
                 Err(e) => format!("{:?}", e.raw_os_error()),
             },
             _ => match path.symlink_metadata() {
-                Ok(m) => format!("{:?} {}", m.file_type(), if m.is_dir() { 0 } else { m.len() }),
+                Ok(m) => format!(
+                    "{:?} {}",
+                    m.file_type(),
+                    if m.is_dir() { 0 } else { m.len() }
+                ),
                 Err(e) => format!("{:?}", e.raw_os_error()),
             },
         }
@@ -112,7 +144,11 @@ fn f425_the_order_of_lookups_and_listings_changes_no_answer() {
             answers[q] = ask(questions[q]);
         }
         mount.unmount();
-        let text: Vec<_> = questions.iter().zip(&answers).map(|(q, a)| format!("{q} -> {a}")).collect();
+        let text: Vec<_> = questions
+            .iter()
+            .zip(&answers)
+            .map(|(q, a)| format!("{q} -> {a}"))
+            .collect();
         match &first {
             None => {
                 assert_eq!(ask_for(&text, "ls a"), "sub");
@@ -128,12 +164,17 @@ fn f425_the_order_of_lookups_and_listings_changes_no_answer() {
             }
         }
         for i in (1..order.len()).rev() {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             order.swap(i, (state >> 33) as usize % (i + 1));
         }
     }
 }
 
 fn ask_for<'a>(answers: &'a [String], question: &str) -> &'a str {
-    answers.iter().find_map(|line| line.strip_prefix(&format!("{question} -> "))).unwrap()
+    answers
+        .iter()
+        .find_map(|line| line.strip_prefix(&format!("{question} -> ")))
+        .unwrap()
 }

@@ -169,8 +169,8 @@ pub fn upper_dir(cache: &FdCache, upper: &Layer, node: &Arc<Node>) -> Result<Arc
         }
         match at.any_link() {
             Some(link) => {
-                chain.push((at.clone(), link.name));
-                at = link.parent;
+                chain.push((at, link.name.clone()));
+                at = link.parent.clone();
             }
             None if at.is_orphan() => return Err(Errno::ENOENT),
             None => break upper.root.clone(),

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -122,12 +122,38 @@ pub struct Rare {
 }
 
 /// One merged name: a directory and a component in it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Link {
     /// The directory.
     pub parent: Arc<Node>,
     /// The component.
     pub name: Name,
+}
+
+impl Link {
+    fn new(parent: &Arc<Node>, name: &Name) -> Link {
+        if let Some(d) = &parent.dir {
+            d.children.fetch_add(1, Ordering::AcqRel);
+        }
+        Link {
+            parent: parent.clone(),
+            name: name.clone(),
+        }
+    }
+}
+
+impl Clone for Link {
+    fn clone(&self) -> Link {
+        Link::new(&self.parent, &self.name)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(d) = &self.parent.dir {
+            d.children.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
 }
 
 /// The merged names that are known; files with several names may have more
@@ -169,10 +195,7 @@ impl Links {
         if self.contains(parent, name) {
             return;
         }
-        let link = Link {
-            parent: parent.clone(),
-            name: name.clone(),
-        };
+        let link = Link::new(parent, name);
         if self.first.is_none() {
             self.first = Some(link);
         } else {
@@ -210,6 +233,8 @@ pub struct DirPart {
     pub impure: AtomicBool,
     /// The upper directory's empty files may be whiteouts.
     pub xattr_whiteouts: AtomicBool,
+    /// How many links name this directory as their parent.
+    pub children: AtomicUsize,
     /// Removed: nothing can be looked up or made here any more.
     pub dead: AtomicBool,
 }
@@ -257,6 +282,12 @@ impl Node {
     /// Whether it is a directory.
     pub fn is_dir(&self) -> bool {
         self.dir.is_some()
+    }
+
+    /// Whether any link names it as parent.
+    pub fn has_children(&self) -> bool {
+        let d = self.dir.as_ref();
+        d.is_some_and(|d| d.children.load(Ordering::Acquire) > 0)
     }
 
     /// Its lower objects.
@@ -319,7 +350,9 @@ impl Drop for Node {
     fn drop(&mut self) {
         let mut stack = self.links.get_mut().take();
         while let Some(link) = stack.pop() {
-            if let Some(mut parent) = Arc::into_inner(link.parent) {
+            let parent = link.parent.clone();
+            drop(link);
+            if let Some(mut parent) = Arc::into_inner(parent) {
                 stack.extend(parent.links.get_mut().take());
             }
         }

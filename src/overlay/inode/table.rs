@@ -8,6 +8,7 @@
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -46,6 +47,9 @@ pub struct Claim {
     /// The object.
     pub id: ObjectId,
 }
+
+/// How often a request that is about to end is waited for.
+const MAX_WAITS: usize = 200;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -135,47 +139,85 @@ impl Table {
     /// The kernel forgets `count` lookups of a node; the nodes that left the
     /// table because of it (the node and parents that waited for it).
     pub fn forget(&self, ino: u64, count: u64) -> Vec<Arc<Node>> {
-        let Some(node) = self.get(ino) else {
-            return Vec::new();
-        };
         let sub = |n: u64| Some(n.saturating_sub(count));
-        // fetch_update cannot fail: the closure always answers.
-        if node
-            .nlookup
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, sub)
-            .is_err()
-        {
-            return Vec::new();
+        let left = self.nodes.get(&ino).map(|node| {
+            // The closure always answers, so this cannot fail.
+            let before = node
+                .nlookup
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, sub);
+            before.unwrap_or(0).saturating_sub(count)
+        });
+        if left == Some(0) {
+            self.settle(ino)
+        } else {
+            Vec::new()
         }
-        self.release(node)
     }
 
-    /// Gives memory back that a large table leaves when it shrinks.
-    pub fn shrink(&self) {
-        self.nodes.shrink_to_fit();
-    }
-
-    /// Drops `node` from the table if nobody needs it, then its parents alike.
-    /// Callers give their own reference up to this.
+    /// Gives a node back that the kernel was not told of.
     pub fn release(&self, node: Arc<Node>) -> Vec<Arc<Node>> {
+        let ino = node.ino;
+        let unused = node.nlookup.load(Ordering::Acquire) == 0;
+        drop(node);
+        if unused { self.settle(ino) } else { Vec::new() }
+    }
+
+    /// Drops a node from the table if nobody needs it, then its parents alike.
+    fn settle(&self, ino: u64) -> Vec<Arc<Node>> {
         let mut gone = Vec::new();
-        let mut queue = vec![node];
-        while let Some(n) = queue.pop() {
-            let ino = n.ino;
-            // The table's reference and ours are the only ones: no child names
-            // it as parent, no request works on it.
-            let removed = self.nodes.remove_if(&ino, |_, v| {
-                Arc::ptr_eq(v, &n)
-                    && v.nlookup.load(Ordering::Acquire) == 0
-                    && Arc::strong_count(v) == 2
-            });
-            if removed.is_none() {
+        let mut queue = vec![ino];
+        while let Some(ino) = queue.pop() {
+            let Some(node) = self.take_unused(ino) else {
                 continue;
+            };
+            let links = node.links.lock().take();
+            // Our reference to a parent goes before it is looked at.
+            for link in links {
+                queue.push(link.parent.ino);
             }
-            drop(removed);
-            queue.extend(n.links.lock().take().into_iter().map(|l| l.parent));
-            gone.push(n);
+            gone.push(node);
         }
+        gone
+    }
+
+    /// Takes a node out that the kernel forgot, that no child names as parent
+    /// and that no request holds. A request that has answered, and so let the
+    /// kernel forget, may still be about to give its reference up: it is waited
+    /// for. What is missed all the same, [`Table::sweep`] finds.
+    fn take_unused(&self, ino: u64) -> Option<Arc<Node>> {
+        for round in 0..MAX_WAITS {
+            let unused = |node: &Arc<Node>| {
+                node.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(node) == 1
+            };
+            if let Some((_, node)) = self.nodes.remove_if(&ino, |_, node| unused(node)) {
+                return Some(node);
+            }
+            let held = self.nodes.get(&ino).is_some_and(|node| {
+                node.nlookup.load(Ordering::Acquire) == 0 && !node.has_children()
+            });
+            if !held {
+                return None;
+            }
+            if round < MAX_WAITS / 2 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+        None
+    }
+
+    /// Drops every node that nobody needs and gives memory back: for now and
+    /// then, since it looks at all of them.
+    pub fn sweep(&self) -> Vec<Arc<Node>> {
+        let idle: Vec<u64> = self
+            .nodes
+            .iter()
+            .filter(|n| n.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(n.value()) == 1)
+            .map(|n| *n.key())
+            .collect();
+        let gone = idle.into_iter().flat_map(|ino| self.settle(ino)).collect();
+        self.nodes.shrink_to_fit();
         gone
     }
 

@@ -95,7 +95,7 @@ impl Overlay {
             // round, since a rename may move the chain.
             let mut at = node.clone();
             loop {
-                let parent = at.any_link().map(|l| l.parent);
+                let parent = at.any_link().map(|l| l.parent.clone());
                 match parent {
                     Some(p) if !at.is_upper() && !p.is_upper() => at = p,
                     _ => break,
@@ -142,7 +142,7 @@ impl Overlay {
         let (spot, raw) = self.top_spot(node)?;
         let stat = self.undisguised(node, &spot, &raw)?;
         let layer = self.stack.layer(lower.layer)?;
-        let origin = upper.origin_of(&spot, layer.uuid);
+        let origin = upper.origin_of(&spot, layer);
         let several = node.kind != Kind::Dir
             && raw.nlink > 1
             && upper.index.is_some()
@@ -219,7 +219,15 @@ impl Overlay {
             // Rare, and other names may be looked up in other directories: all
             // of them wait for an instant.
             let _rename = self.rename.write();
-            return self.publish_indexed(upper, node, staged, lower, id, &name);
+            let done = self.publish_indexed(upper, node, staged, lower, id, &name);
+            if done.is_err()
+                && !node.is_upper()
+                && let Some(index) = &upper.index
+            {
+                // The anchor must not outlive a copy that never came.
+                best_effort("remove an anchor", dir::unlink(index.as_fd(), &name));
+            }
+            return done;
         }
         let _rename = self.rename.read();
         loop {
@@ -269,6 +277,7 @@ impl Overlay {
         anchor: &Name,
     ) -> Result<()> {
         let index = upper.index.as_ref().ok_or(Errno::EIO)?;
+        clear_stale_anchor(index, anchor)?;
         staged.link_also(index.as_fd(), anchor)?;
         upper.sync_dir(index.as_fd())?;
         if node.nlink.load(Ordering::Acquire) == NO_NLINK {
@@ -471,6 +480,15 @@ impl Overlay {
             self.ensure_upper(node, Need::Data)?;
         }
         self.data_fd(node, Access::Write)
+    }
+}
+
+/// An anchor that the resolver did not take for one: left by a copy-up that a
+/// crash or a full disk cut off, when nothing else holds the object.
+fn clear_stale_anchor(index: &Arc<OwnedFd>, anchor: &Name) -> Result<()> {
+    match dir::probe(index.as_fd(), anchor)? {
+        Some(s) if s.nlink < 2 || s.is_whiteout() => dir::unlink(index.as_fd(), anchor),
+        _ => Ok(()),
     }
 }
 

@@ -59,7 +59,10 @@ impl Overlay {
         kind: WriteKind,
     ) -> Result<usize> {
         self.check_writable()?;
-        let fd = self.writable_fd(node)?;
+        let fd = match self.writable_fd(node) {
+            Err(Errno::EPERM) => return self.append(node, data, offset),
+            r => r?,
+        };
         if let Some(caller) = kill {
             self.kill_privilege(node, caller)?;
         }

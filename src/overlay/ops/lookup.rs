@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -85,17 +85,22 @@ impl Overlay {
             return false;
         }
         if let Some(u) = &found.upper {
-            return n.upper.get() == Some(&u.id);
+            // A number that was given up may be used again while the old object's
+            // node is still known: only what is kept is certainly the same.
+            let kept = !n.is_orphan() || (!n.is_dir() && self.orphans.holds(n.ino));
+            return kept && n.upper.get() == Some(&u.id);
         }
         if n.is_upper() || n.is_orphan() && found.lower_nlink < 2 {
             return false;
         }
+        let several = found.kind != Kind::Dir && found.lower_nlink > 1;
+        // One inode under several names is one node, also where two layers show
+        // it (a lower inside another): its anchor is one too.
         let same_object = n
             .lowers
             .read()
             .first()
-            .is_some_and(|l| l.layer == claim.layer && l.id == claim.id);
-        let several = found.kind != Kind::Dir && found.lower_nlink > 1;
+            .is_some_and(|l| l.id == claim.id && (several || l.layer == claim.layer));
         same_object && (several || n.links.lock().contains(parent, name))
     }
 }
@@ -145,6 +150,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
             xattr_whiteouts: AtomicBool::new(
                 marks.is_some_and(|m| m.opaque == Opaque::MayHoldXattrWhiteouts),
             ),
+            children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
         }));
     }

@@ -135,8 +135,11 @@ impl Overlay {
         if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
             self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;
         }
-        if aside == Aside::No {
-            upper.remove(at.as_fd(), name, present, hide)?;
+        if aside == Aside::No
+            && let Err(e) = upper.remove(at.as_fd(), name, present, hide)
+        {
+            self.orphans.remove(Some(upper), node.ino);
+            return Err(e);
         }
         self.forget_name(upper, parent, name, node);
         if present == Present::Nothing {

@@ -16,7 +16,6 @@ use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::options::RedirectDir;
-use crate::overlay::upper::stage::Blank;
 use crate::overlay::upper::{Namespace, Present, Upper};
 use crate::sys::dir::{self, Rename};
 use crate::sys::probe::WhiteoutKind;
@@ -203,12 +202,26 @@ impl Overlay {
             target = Some((victim, vf));
         }
         self.prepare_marks(upper, node, a, b)?;
-        if node.is_dir() {
-            self.clear_way(upper, b, target)?;
-        } else if let Some((victim, vf)) = target {
+        let mut displaced = None;
+        if let Some((victim, vf)) = target {
             self.keep_victim(upper, b, victim, vf)?;
+            let here = vf.upper.as_ref().is_some_and(|u| u.by_index.is_none());
+            if node.is_dir() && here {
+                displaced = displace(upper, b)?;
+            }
         }
-        self.rename_upper(upper, a, b, node.is_dir())?;
+        if let Err(e) = self.rename_upper(upper, a, b, node.is_dir()) {
+            if let Some(temp) = &displaced {
+                best_effort("put a directory back", put_back(upper, b, temp));
+            }
+            if let Some((victim, _)) = target {
+                self.orphans.remove(Some(upper), victim.ino);
+            }
+            return Err(e);
+        }
+        if let Some(temp) = displaced {
+            best_effort("clear a replaced directory", upper.clear_temp(&temp));
+        }
         if let Some((victim, _)) = target {
             self.forget_name(upper, b.parent, &b.name, victim);
             self.repin(upper, victim);
@@ -254,44 +267,6 @@ impl Overlay {
         }
         let redirect = redirect_of(node).ok_or(Errno::EXDEV)?;
         upper.set_mark(&spot, "redirect", &redirect)
-    }
-
-    /// Before a directory moves to a name, what the upper has there must go:
-    /// a directory cannot be renamed over a whiteout or over markers.
-    fn clear_way(
-        &self,
-        upper: &Upper,
-        b: &End<'_>,
-        target: Option<(&Arc<Node>, &Found)>,
-    ) -> Result<()> {
-        let Some((victim, vf)) = target else {
-            return Ok(());
-        };
-        let in_upper = vf.upper.as_ref().is_some_and(|u| u.by_index.is_none());
-        if in_upper {
-            self.keep_victim(upper, b, victim, vf)?;
-        }
-        if !in_upper {
-            return Ok(());
-        }
-        // An empty opaque directory takes its place: the view stays as it is,
-        // and the rename over it is one step.
-        let raw = Spot::at(b.at.clone(), b.name.clone()).stat()?;
-        if dir_is_bare(b)? {
-            return Ok(());
-        }
-        let staged = upper.stage(Blank {
-            kind: Kind::Dir,
-            target: b"",
-            rdev: (0, 0),
-        })?;
-        let spot = staged.spot();
-        upper.set_owner_and_mode(&spot, &crate::layer::disguise::Disguise::of(&raw))?;
-        if b.lowers_show {
-            upper.set_opaque(&spot)?;
-        }
-        staged.publish_over(b.at.as_fd(), &b.name, true)?;
-        Ok(())
     }
 
     fn keep_victim(
@@ -397,6 +372,42 @@ impl Overlay {
         self.listings
             .added(b.parent.ino, &b.name, node.ino, node.kind);
     }
+}
+
+/// Puts an empty directory in the place of one that is empty only in the merged
+/// view, so that the rename over it is one step; the view stays as it is. Where
+/// the old one stands now; `None` where it is truly empty itself.
+fn displace(upper: &Upper, b: &End<'_>) -> Result<Option<Name>> {
+    if dir_is_bare(b)? {
+        return Ok(None);
+    }
+    let spot = Spot::at(b.at.clone(), b.name.clone());
+    let raw = spot.stat()?;
+    let temp = upper.temp_name();
+    let work = upper.work.as_fd();
+    dir::mkdir(work, &temp, 0o700)?;
+    let stand_in = Spot::at(upper.work.clone(), temp.clone());
+    let placed = upper
+        .set_owner_and_mode(&stand_in, &crate::layer::disguise::Disguise::of(&raw))
+        .and_then(|()| match upper.namespace {
+            // A marker inside would make it non-empty: one beside it says the same.
+            _ if !b.lowers_show => Ok(()),
+            Namespace::None => upper.add_dot_wh(b.at.as_fd(), &b.name),
+            _ => upper.set_opaque(&stand_in),
+        })
+        .and_then(|()| dir::rename((work, &temp), (b.at.as_fd(), &b.name), Rename::Exchange));
+    if let Err(e) = placed {
+        best_effort("remove a stand-in", dir::rmdir(work, &temp));
+        return Err(e);
+    }
+    Ok(Some(temp))
+}
+
+/// Undoes [`displace`].
+fn put_back(upper: &Upper, b: &End<'_>, temp: &Name) -> Result<()> {
+    let work = upper.work.as_fd();
+    dir::rename((work, temp), (b.at.as_fd(), &b.name), Rename::Exchange)?;
+    dir::rmdir(work, temp)
 }
 
 /// Whether the target directory holds nothing at all, markers included.

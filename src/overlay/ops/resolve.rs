@@ -28,8 +28,6 @@ pub struct Found {
     pub lower_nlink: u32,
     /// For a directory: where the lowers' merged view has it.
     pub lower_view: Option<Arc<Place>>,
-    /// A metacopy without its data.
-    pub lacks_data: bool,
 }
 
 /// The upper's part of an answer.
@@ -132,7 +130,6 @@ impl Walk<'_> {
             lowers: Vec::new(),
             lower_nlink: 0,
             lower_view: None,
-            lacks_data: false,
         });
         match place {
             None => {
@@ -337,7 +334,10 @@ impl Walk<'_> {
         let Some(mut found) = self.found else {
             return Ok(None);
         };
-        found.lacks_data = lacks;
+        if lacks {
+            // Its data is nowhere: zeros would be a lie, copied up even a lasting one.
+            return Err(crate::sys::Errno::EIO);
+        }
         if found.kind != Kind::Dir {
             found.lower_view = None;
         }
@@ -406,7 +406,7 @@ impl Overlay {
             .stack
             .upper
             .as_ref()
-            .and_then(|u| u.origin_of(&at, layer.uuid));
+            .and_then(|u| u.origin_of(&at, layer));
         Ok(crate::overlay::upper::Upper::index_name(
             origin.as_ref(),
             layer.fs,
@@ -465,14 +465,11 @@ impl Overlay {
     /// The number of what an upper object was copied up from.
     pub(super) fn origin_number(&self, o: &Origin) -> Option<u64> {
         let ino = o.ino()?;
-        let same_uuid = self
-            .stack
-            .lowers
-            .iter()
-            .find(|l| l.uuid == o.uuid && o.uuid != [0; 16]);
-        let fs = match same_uuid {
+        let layers = &self.stack.lowers;
+        let of_uuid = |l: &&crate::layer::Layer| l.uuid == o.uuid && !l.ambiguous;
+        let fs = match layers.iter().find(of_uuid) {
             Some(l) => l.fs,
-            None if self.settings.numbers.one_fs => self.stack.lowers.first()?.fs,
+            None if self.settings.numbers.one_fs => layers.first()?.fs,
             None => return None,
         };
         Some(self.settings.numbers.number(fs, ino))

@@ -141,7 +141,8 @@ impl Upper {
         }
     }
 
-    fn add_dot_wh(&self, at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+    /// Makes `.wh.NAME`.
+    pub fn add_dot_wh(&self, at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
         let wh = mark::dot_wh_name(name).ok_or(Errno::ENAMETOOLONG)?;
         match dir::create_file(at, &wh, 0o600) {
             Ok(_) | Err(Errno::EEXIST) => Ok(()),
@@ -224,9 +225,15 @@ impl Upper {
 
     /// The handle of a lower object as an origin; `None` where its file system
     /// gives none.
-    pub fn origin_of(&self, spot: &Spot, uuid: [u8; 16]) -> Option<Origin> {
+    pub fn origin_of(&self, spot: &Spot, layer: &Layer) -> Option<Origin> {
+        if layer.ambiguous {
+            return None;
+        }
         let handle = handle::of(spot).ok()?;
-        Some(Origin { uuid, handle })
+        Some(Origin {
+            uuid: layer.uuid,
+            handle,
+        })
     }
 
     /// Syncs a directory unless volatile.

@@ -24,6 +24,21 @@ pub fn open_or_make(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Arc<OwnedFd>>
     Ok(Arc::new(fd))
 }
 
+/// Whether the directory looks like somebody's own rather than an overlay's:
+/// open to others (an overlay's never is) and with names that none gives.
+pub fn holds_foreign(work: &Arc<OwnedFd>) -> Result<bool> {
+    if Spot::fd(work.clone()).stat()?.mode & 0o077 == 0 {
+        return Ok(false);
+    }
+    let mut foreign = false;
+    dir::list(work.as_fd(), |e| {
+        let ours = e.name.starts_with(b"#") || e.name == b"incompat";
+        let number = e.name.iter().all(u8::is_ascii_hexdigit);
+        foreign |= !ours && !number;
+    })?;
+    Ok(foreign)
+}
+
 /// Removes all that a previous owner left in the work directory.
 pub fn sweep(work: &Arc<OwnedFd>) -> Result<()> {
     let mut names = Vec::new();

@@ -6,20 +6,21 @@
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
+
+mod depth;
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
+use rustix::fs::{Mode, RawDir};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use support::mapping::Map;
@@ -35,10 +36,17 @@ fn mount_with_nofile(layers: &Layers, words: &str, nofile: u32) -> Mount {
     if support::mount::acetate_bin().as_os_str() == "kernel" {
         return Mount::with(Kind::Kernel, layers, "");
     }
-    let options = if words.is_empty() { layers.options() } else { format!("{},{words}", layers.options()) };
+    let options = if words.is_empty() {
+        layers.options()
+    } else {
+        format!("{},{words}", layers.options())
+    };
     let bare = support::mount::acetate_command(&options, &layers.merged);
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {nofile}; exec \"$0\" \"$@\"")]).arg(bare.get_program()).args(bare.get_args());
+    command
+        .args(["-c", &format!("ulimit -n {nofile}; exec \"$0\" \"$@\"")])
+        .arg(bare.get_program())
+        .args(bare.get_args());
     Mount::spawn(command, &layers.merged).unwrap()
 }
 
@@ -59,14 +67,25 @@ fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
     }
     let count = 30_000_u64;
     let limit = getrlimit(Resource::Nofile).maximum;
-    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit,
+            maximum: limit,
+        },
+    )
+    .unwrap();
     if limit.is_some_and(|l| l < 14_000) {
         support::skip("this process may have less than 14,000 descriptors");
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
     let half = count / 2;
-    sh(&layers.root, &format!("mkdir l0/low; cd l0/low; seq {half} | split -l 1 -a 5 --numeric-suffixes=0 - f")).unwrap();
+    sh(
+        &layers.root,
+        &format!("mkdir l0/low; cd l0/low; seq {half} | split -l 1 -a 5 --numeric-suffixes=0 - f"),
+    )
+    .unwrap();
     let mount = mount_with_nofile(&layers, "", 8000);
     fs::create_dir(layers.at("up")).unwrap();
     // A process may not have 30,000 descriptors everywhere: three of five files are held by a mapping alone.
@@ -86,7 +105,11 @@ fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
         fs::remove_file(&up).unwrap();
         held.push((hold(i, file), format!("up{i}\n")));
     }
-    assert_eq!(fs::read_dir(layers.at("low")).unwrap().count() + fs::read_dir(layers.at("up")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(layers.at("low")).unwrap().count()
+            + fs::read_dir(layers.at("up")).unwrap().count(),
+        0
+    );
     for (i, (held, text)) in held.iter().enumerate() {
         let file = match held {
             Held::Open(file) => file,
@@ -100,12 +123,18 @@ fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
             }
         };
         let meta = file.metadata().unwrap();
-        assert_eq!((meta.nlink(), meta.len()), (0, text.len() as u64), "file {i}");
+        assert_eq!(
+            (meta.nlink(), meta.len()),
+            (0, text.len() as u64),
+            "file {i}"
+        );
         let mut got = vec![0; text.len()];
-        file.read_exact_at(&mut got, 0).unwrap_or_else(|e| panic!("file {i}: {e}"));
+        file.read_exact_at(&mut got, 0)
+            .unwrap_or_else(|e| panic!("file {i}: {e}"));
         assert_eq!(got, text.as_bytes(), "file {i}");
         if i % 3 == 0 {
-            file.write_all_at(b"W", 0).unwrap_or_else(|e| panic!("file {i}: write: {e}"));
+            file.write_all_at(b"W", 0)
+                .unwrap_or_else(|e| panic!("file {i}: write: {e}"));
             file.set_len(2).unwrap();
             assert_eq!(file.metadata().unwrap().len(), 2);
         }
@@ -127,9 +156,20 @@ fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
         std::thread::sleep(Duration::from_millis(100));
     }
     let remaining = left();
-    assert!(remaining.trim().parse::<u64>().unwrap() <= 1, "{remaining} files left in the work directory");
+    let names = sh(
+        &layers.work,
+        "find . -type f | sort | tail -40 | xargs -r grep -H .",
+    )
+    .unwrap();
+    assert!(
+        remaining.trim().parse::<u64>().unwrap() <= 1,
+        "{remaining} files left in the work directory, such as {names}"
+    );
     mount.unmount();
-    assert_eq!(sh(&layers.upper, "find . -type f | wc -l").unwrap().trim(), "0");
+    assert_eq!(
+        sh(&layers.upper, "find . -type f | wc -l").unwrap().trim(),
+        "0"
+    );
 }
 
 enum Held {
@@ -137,7 +177,11 @@ enum Held {
     Mapped(Map),
 }
 
-fn getdents(fd: impl AsFd, seen: &mut HashMap<String, u32>, buffer: &mut [MaybeUninit<u8>]) -> usize {
+fn getdents(
+    fd: impl AsFd,
+    seen: &mut HashMap<String, u32>,
+    buffer: &mut [MaybeUninit<u8>],
+) -> usize {
     let mut dir = RawDir::new(fd, buffer);
     let mut names = 0;
     while let Some(entry) = dir.next() {
@@ -194,19 +238,34 @@ fn a_huge_directory_with_a_small_cache_and_changes_while_it_is_listed() {
         for i in 0..count {
             let name = format!("name-{i}");
             let times = seen.get(&name).copied().unwrap_or(0);
-            assert!(times == 1 || (times == 0 && removed.contains(&name)), "{words}: {name} was listed {times} times");
+            assert!(
+                times == 1 || (times == 0 && removed.contains(&name)),
+                "{words}: {name} was listed {times} times"
+            );
         }
-        assert!(seen.values().all(|&n| n == 1), "{words}: a name was listed twice");
+        assert!(
+            seen.values().all(|&n| n == 1),
+            "{words}: a name was listed twice"
+        );
         // Another listing, without changes, and its memory.
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), count as usize - removed.len() + (calls / 10) as usize);
+        assert_eq!(
+            fs::read_dir(&dir).unwrap().count(),
+            count as usize - removed.len() + (calls / 10) as usize
+        );
         drop(fd);
-        println!("{count} entries, {words:?}: {took:?} in {calls} calls, daemon RSS {} KiB", memory(&mount, "VmRSS"));
+        println!(
+            "{count} entries, {words:?}: {took:?} in {calls} calls, daemon RSS {} KiB",
+            memory(&mount, "VmRSS")
+        );
         mount.unmount();
         took
     };
     let unbounded = list("");
     let bounded = list("dir_cache=10000");
-    assert!(bounded < unbounded * 2 + Duration::from_millis(500), "unbounded {unbounded:?}, with a cache of 10,000 {bounded:?}");
+    assert!(
+        bounded < unbounded * 2 + Duration::from_millis(500),
+        "unbounded {unbounded:?}, with a cache of 10,000 {bounded:?}"
+    );
 }
 
 /// `find` with a stat of every file over a million files: the daemon's memory per known inode, and that it goes back when the
@@ -216,7 +275,11 @@ fn memory_after_a_walk_over_many_files() {
     if !(require_root() && require_fuse()) {
         return;
     }
-    let (dirs, files) = if long() { (1000_u64, 1000) } else { (200, 1000) };
+    let (dirs, files) = if long() {
+        (1000_u64, 1000)
+    } else {
+        (200, 1000)
+    };
     let layers = Layers::new(Base::Shm, 1);
     for d in 0..dirs {
         let dir = layers.lowers[0].join(format!("directory-{d}"));
@@ -233,103 +296,27 @@ fn memory_after_a_walk_over_many_files() {
     assert_eq!(out.trim(), (dirs * files).to_string());
     let after = memory(&mount, "VmRSS");
     let bytes = (after - before) * 1024 / (dirs * files);
-    println!("{} files: find {took:?}; RSS {before} KiB before, {after} KiB after: {bytes} bytes an inode; peak {} KiB", dirs * files, memory(&mount, "VmHWM"));
+    println!(
+        "{} files: find {took:?}; RSS {before} KiB before, {after} KiB after: {bytes} bytes an inode; peak {} KiB",
+        dirs * files,
+        memory(&mount, "VmHWM")
+    );
     // A second walk grows nothing.
-    sh(&layers.merged, "find . -type f -size -1 | wc -l; find . -type f -size -1 | wc -l").unwrap();
+    sh(
+        &layers.merged,
+        "find . -type f -size -1 | wc -l; find . -type f -size -1 | wc -l",
+    )
+    .unwrap();
     let again = memory(&mount, "VmRSS");
-    assert!(again <= after + after / 5 + 8192, "{after} KiB after the first walk, {again} after the third");
+    assert!(
+        again <= after + after / 5 + 8192,
+        "{after} KiB after the first walk, {again} after the third"
+    );
     assert!(bytes < 600, "{bytes} bytes an inode");
     if fs::write("/proc/sys/vm/drop_caches", "2").is_ok() && mount.pid().is_some() {
         std::thread::sleep(Duration::from_millis(1500));
         println!("after drop_caches: {} KiB", memory(&mount, "VmRSS"));
     }
-    mount.unmount();
-}
-
-/// Directories far deeper than PATH_MAX, of a lower and new ones: made, listed, copied up at the bottom, renamed in the middle,
-/// removed; by descriptors, as no path reaches them.
-#[test]
-fn depth_beyond_path_max() {
-    if !(require_root() && require_fuse()) {
-        return;
-    }
-    let (depth, name) = (120, "n".repeat(100));
-    let chain = |root: &Path, top: &str, make: bool| -> Vec<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let mut all = vec![rustix::fs::open(root, flags, Mode::empty()).unwrap()];
-        for level in 0..depth {
-            let name = if level == 0 { top } else { &name };
-            if make {
-                rustix::fs::mkdirat(&all[level], name, Mode::from_raw_mode(0o755)).unwrap();
-            }
-            all.push(rustix::fs::openat(&all[level], name, flags, Mode::empty()).unwrap_or_else(|e| panic!("level {level}: {e}")));
-        }
-        all
-    };
-    let write = |dir: &OwnedFd, name: &str, text: &str| {
-        let file = rustix::fs::openat(dir, name, OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, Mode::from_raw_mode(0o644)).unwrap();
-        rustix::io::write(&file, text.as_bytes()).unwrap();
-    };
-    let read = |dir: &OwnedFd, name: &str| {
-        let file = rustix::fs::openat(dir, name, OFlags::RDONLY, Mode::empty()).unwrap();
-        let mut buffer = [0; 64];
-        let n = rustix::io::read(&file, &mut buffer).unwrap();
-        String::from_utf8(buffer[..n].to_vec()).unwrap()
-    };
-    let layers = Layers::new(Base::Shm, 1);
-    write(chain(&layers.lowers[0], "lower", true).last().unwrap(), "f", "low");
-    for round in 0..2 {
-        let mount = Mount::acetate(&layers, "");
-        if round == 0 {
-            let low = chain(&layers.merged, "lower", false);
-            write(&low[depth], "f", "+up");
-            write(&low[depth / 2], "middle", "m");
-            rustix::fs::renameat(&low[depth], "f", &low[depth - 1], "g").unwrap();
-            drop(low);
-            // Everything below moves with it.
-            fs::rename(layers.at("lower"), layers.at("moved")).unwrap();
-            write(chain(&layers.merged, "new", true).last().unwrap(), "f", "new");
-            let new = chain(&layers.merged, "new", false);
-            rustix::fs::renameat(&new[40], &name, &new[0], "cut").unwrap();
-        }
-        let moved = chain(&layers.merged, "moved", false);
-        assert_eq!((read(&moved[depth - 1], "g").as_str(), read(&moved[depth / 2], "middle").as_str()), ("low+up", "m"));
-        assert!(rustix::fs::statat(&moved[depth], "f", AtFlags::empty()).is_err());
-        drop(moved);
-        let out = sh(&layers.merged, "find . -type f | awk '{ print length($0) }' | sort -n; ls").unwrap();
-        assert_eq!(out.lines().last().unwrap(), "new", "{out}");
-        assert!(out.lines().take(3).all(|l| l.parse::<u32>().unwrap() > 4000), "find went all the way down: {out}");
-        mount.unmount();
-    }
-    let mount = Mount::acetate(&layers, "");
-    sh(&layers.merged, "rm -r moved new cut; ls -A").map(|out| assert_eq!(out, "")).unwrap();
-    mount.unmount();
-    // tempfile's removal of the layers goes by path: do it the way that has no limit.
-    sh(&layers.root, "rm -rf l0/lower").unwrap();
-}
-
-/// The longest path a call can take (4,095 bytes) works under a mount whose own path is short, with names of 255 bytes.
-#[test]
-fn a_path_of_4095_bytes() {
-    if !(require_root() && require_fuse()) {
-        return;
-    }
-    let layers = Layers::new(Base::Shm, 1);
-    let mount = Mount::acetate(&layers, "");
-    let mut path = layers.merged.clone();
-    while path.as_os_str().len() + 257 < 4095 {
-        path.push("d".repeat(255));
-        fs::create_dir(&path).unwrap();
-    }
-    let room = 4095 - path.as_os_str().len() - 1;
-    let file = path.join("f".repeat(room));
-    assert_eq!(file.as_os_str().len(), 4095);
-    fs::write(&file, "end").unwrap();
-    assert_eq!(fs::read_to_string(&file).unwrap(), "end");
-    let too_long = fs::write(path.join("f".repeat(room + 1)), "").map_err(|e| e.raw_os_error());
-    assert_eq!(too_long, Err(Some(libc::ENAMETOOLONG)));
-    fs::remove_file(&file).unwrap();
-    sh(&layers.merged, "rm -r *").unwrap();
     mount.unmount();
 }
 
@@ -352,7 +339,10 @@ fn long_copy_ups_hold_nobody_up() {
         let copies: Vec<_> = (0..threads + 2)
             .map(|i| {
                 scope.spawn(move || {
-                    let file = File::options().write(true).open(layers.at(&format!("big{i}"))).unwrap();
+                    let file = File::options()
+                        .write(true)
+                        .open(layers.at(&format!("big{i}")))
+                        .unwrap();
                     file.write_all_at(b"W", 0).unwrap();
                     start.elapsed()
                 })
@@ -397,14 +387,30 @@ fn long_copy_ups_hold_nobody_up() {
     });
     let mut waits = waits;
     waits.sort();
-    let (median, p99, worst) = (waits[waits.len() / 2], waits[waits.len() * 99 / 100], *waits.last().unwrap());
-    println!("{} copy-ups of {mib} MiB took {copied:?}; {} stats and reads beside them: median {median:?}, p99 {p99:?}, worst {worst:?}", threads + 2, waits.len());
+    let (median, p99, worst) = (
+        waits[waits.len() / 2],
+        waits[waits.len() * 99 / 100],
+        *waits.last().unwrap(),
+    );
+    println!(
+        "{} copy-ups of {mib} MiB took {copied:?}; {} stats and reads beside them: median {median:?}, p99 {p99:?}, worst {worst:?}",
+        threads + 2,
+        waits.len()
+    );
     assert!(median < Duration::from_millis(10), "median {median:?}");
     // A blocked event loop would make the wait as long as a copy; a loaded machine makes it some tens of milliseconds.
-    assert!(p99 < Duration::from_millis(100) && worst < copied.mul_f32(0.6).max(Duration::from_millis(300)), "p99 {p99:?}, worst {worst:?}, copies {copied:?}");
+    assert!(
+        p99 < Duration::from_millis(100)
+            && worst < copied.mul_f32(0.6).max(Duration::from_millis(300)),
+        "p99 {p99:?}, worst {worst:?}, copies {copied:?}"
+    );
+    // The daemon syncs the upper before it ends, which takes a slow disk longer than the harness waits.
+    sh(&layers.root, "sync -f .").unwrap();
     mount.unmount();
     for i in 0..threads + 2 {
-        let bytes = fs::metadata(layers.upper.join(format!("big{i}"))).unwrap().len();
+        let bytes = fs::metadata(layers.upper.join(format!("big{i}")))
+            .unwrap()
+            .len();
         assert_eq!(bytes, mib << 20);
     }
 }
