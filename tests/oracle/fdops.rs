@@ -192,7 +192,11 @@ fn mmap_write(fd: RawFd, at: u32, byte: u8) -> Seen {
 }
 
 fn mmap_read(fd: RawFd) -> Seen {
-    let size = fstat(fd)?.st_size.min(1 << 17) as usize;
+    let stat = fstat(fd)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(libc::ENODEV);
+    }
+    let size = stat.st_size.min(1 << 17) as usize;
     if size == 0 {
         return Ok("empty".to_owned());
     }
