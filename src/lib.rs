@@ -57,5 +57,11 @@
 //! *name-the-test-after-the-bug*. No panic on any path that a request, a layer's
 //! bytes or a user's input can reach.
 
+pub mod app;
+pub mod cli;
+pub mod fuse;
+pub mod idmap;
+pub mod layer;
+pub mod overlay;
 #[allow(unsafe_code)]
 pub mod sys;

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::mapping::Map;
-use support::story::sh;
-use support::{Base, Layers, Mount, Snapshot, diff_with, host, require_fuse, require_root};
+use support::story::{require_real_root, sh};
+use support::{Base, Layers, Mount, Snapshot, diff_with, host};
 
 /// A deterministic source of numbers: the run on the plain directory is the same run.
 struct Numbers(u64);
@@ -57,7 +57,7 @@ const CACHES: [&str; 3] = ["", "writeback", "timeout=0"];
 /// Runs `work` on a plain copy of `setup`'s tree and on mounts over it; the trees must be equal, through the mount, after
 /// a remount, and what lies in the upper must be what the mount shows.
 fn equal_to_plain(setup: &str, work: impl Fn(&Path)) {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let plain = Layers::new(Base::Disk, 1);
@@ -339,7 +339,7 @@ fn readers_and_writers_during_one_copy_up() {
 /// checked against a model. `ACETATE_FSX_OPS`: how many operations, default 20,000 for each cache mode.
 #[test]
 fn direct_io_exerciser() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let operations: u64 = std::env::var("ACETATE_FSX_OPS")

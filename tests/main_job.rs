@@ -14,7 +14,8 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{DevFuseOpen, host, require_fuse, require_root, skip};
+use support::story::require_real_root;
+use support::{DevFuseOpen, host, skip};
 
 /// Where `scripts/main-job prepare` puts its layers by default.
 fn prepared_cache() -> Option<PathBuf> {
@@ -74,8 +75,7 @@ fn main_job(way: &str) {
 
 fn possible() -> bool {
     // setpriv, unshare and the tools of the comparison come with every Debian; the script is bash.
-    require_root()
-        && require_fuse()
+    require_real_root()
         && host::require_program("bash")
         && host::require_program("setpriv")
         && host::require_program("getfattr")

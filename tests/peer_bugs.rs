@@ -14,8 +14,8 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use support::mapping::Map;
-use support::story::{Story, as_uid, on_both, on_ours, sh, sh_as};
-use support::{Base, Facets, Layers, Mount, Snapshot, diff_with, require_fuse, require_root};
+use support::story::{Story, as_uid, on_both, on_ours, require_real_root, sh, sh_as};
+use support::{Base, Facets, Layers, Mount, Snapshot, diff_with};
 
 /// B1, C 1.10 and 1.16: a file deleted with its directory came back in the directory made in its place, by a stale lookup:
 /// the parent listed first, a sibling deleted, the opaque directory listed, then the hidden name looked up. `podman
@@ -41,7 +41,7 @@ fn b1_a_deleted_file_does_not_come_back_in_a_recreated_directory() {
 /// the upper has become a lower.
 #[test]
 fn b1_the_deleted_file_is_absent_where_the_upper_is_a_layer() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let below = Layers::new(Base::Shm, 1);
@@ -194,7 +194,7 @@ fn b6_names_used_again_are_new_objects() {
 /// oracle's stress.
 #[test]
 fn b6_the_tree_after_concurrent_work_is_the_tree_after_a_remount() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let seconds = std::env::var("ACETATE_STRESS_S")

@@ -6,14 +6,14 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use crate::support::story::sh;
-use crate::support::{Base, Layers, Mount, require_fuse, require_root};
+use crate::support::story::{require_real_root, sh};
+use crate::support::{Base, Layers, Mount};
 
 /// Directories far deeper than PATH_MAX, of a lower and new ones: made, listed, copied up at the bottom, renamed in the middle,
 /// removed; by descriptors, as no path reaches them.
 #[test]
 fn depth_beyond_path_max() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let (depth, name) = (120, "n".repeat(100));
@@ -108,7 +108,7 @@ fn depth_beyond_path_max() {
 /// The longest path a call can take (4,095 bytes) works under a mount whose own path is short, with names of 255 bytes.
 #[test]
 fn a_path_of_4095_bytes() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);

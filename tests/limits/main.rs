@@ -24,8 +24,8 @@ use rustix::fs::{Mode, RawDir};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use support::mapping::Map;
-use support::story::sh;
-use support::{Base, Kind, Layers, Mount, require_fuse, require_root};
+use support::story::{require_real_root, sh};
+use support::{Base, Kind, Layers, Mount};
 
 fn long() -> bool {
     std::env::var_os("ACETATE_LONG").is_some()
@@ -62,7 +62,7 @@ fn memory(mount: &Mount, field: &str) -> u64 {
 /// in the work directory, works in every call, and is gone afterwards.
 #[test]
 fn thirty_thousand_open_deleted_files_with_8000_descriptors() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let count = 30_000_u64;
@@ -202,7 +202,7 @@ fn getdents(
 /// calls: every name that stayed appears exactly once, in less than twice the time of the unbounded cache.
 #[test]
 fn a_huge_directory_with_a_small_cache_and_changes_while_it_is_listed() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let count: u32 = if long() { 1_000_000 } else { 200_000 };
@@ -272,7 +272,7 @@ fn a_huge_directory_with_a_small_cache_and_changes_while_it_is_listed() {
 /// kernel forgets. The aim is 300 bytes an inode; the assertion leaves room for the allocator.
 #[test]
 fn memory_after_a_walk_over_many_files() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let (dirs, files) = if long() {
@@ -324,7 +324,7 @@ fn memory_after_a_walk_over_many_files() {
 /// reads files never seen before, and writes a small one, all the while.
 #[test]
 fn long_copy_ups_hold_nobody_up() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let mib = if long() { 1024 } else { 256 };

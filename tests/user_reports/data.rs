@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use rustix::fs::OFlags;
 
 use crate::support::mapping::Map;
-use crate::support::story::{Story, on_ours, sh, sh_as};
-use crate::support::{Base, Layers, Mount, require_fuse, require_root};
+use crate::support::story::{Story, on_ours, require_real_root, sh, sh_as};
+use crate::support::{Base, Layers, Mount};
 
 /// The ways the kernel's page cache can be used.
 const CACHES: [&str; 3] = ["", "writeback", "timeout=0"];
@@ -277,7 +277,7 @@ fn f168_direct_io_at_odd_offsets() {
 /// mode, of a lower and a new file, and what it wrote is in the upper after the unmount.
 #[test]
 fn heddle85_shared_writable_mappings_under_every_cache_mode() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     for words in CACHES {
@@ -330,7 +330,7 @@ fn heddle85_shared_writable_mappings_under_every_cache_mode() {
 /// opencontainers/runc#1896, P#1506: a failed append on a read-only root still copied the file up.
 #[test]
 fn runc1896_a_read_only_mount_copies_nothing_up() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use crate::support::mapping::Map;
-use crate::support::story::{on_ours, sh};
-use crate::support::{Base, Layers, Mount, Snapshot, require_fuse, require_root};
+use crate::support::story::{on_ours, require_real_root, sh};
+use crate::support::{Base, Layers, Mount, Snapshot};
 
 /// F#22, F#67, P#5498: the daemon opened a FIFO of a layer and hung, with everything behind it (plan9port; gitlab "until ls").
 /// FIFOs of a lower: walked, changed, copied up, used by two processes, while nothing else waits for them.
@@ -68,7 +68,7 @@ fn f80_locks_of_two_processes_do_not_deadlock() {
 /// works, and every walk ends.
 #[test]
 fn f344_a_mount_over_its_own_lower_works() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 1);
@@ -103,7 +103,7 @@ fn f344_a_mount_over_its_own_lower_works() {
 /// The same, with upper, work and the mountpoint inside the lower, and with `/` as the lower.
 #[test]
 fn f382_a_lower_that_contains_upper_work_and_mountpoint() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 0);
@@ -147,7 +147,7 @@ fn mf1319_a_circle_of_two_mounts_that_follow_submounts_ends() {
 }
 
 fn circle(words: &str) {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let mut a = Layers::new(Base::Shm, 0);
@@ -170,7 +170,7 @@ fn circle(words: &str) {
 /// The other half of MF#1319: overlay on overlay, three deep, written at the top.
 #[test]
 fn mf1319_overlay_on_overlay_three_deep() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let base = Layers::new(Base::Shm, 1);
@@ -292,7 +292,7 @@ fn f210_the_daemon_leaks_no_descriptor() {
 /// daemon. More files open and mapped than the daemon may have descriptors.
 #[test]
 fn f36_a_client_with_more_open_files_than_the_daemon_may_have() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);

@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::support::mapping::Map;
-use crate::support::story::{Story, on_both, on_ours, sh};
-use crate::support::{Base, Layers, Mount, Snapshot, require_fuse, require_root};
+use crate::support::story::{Story, on_both, on_ours, require_real_root, sh};
+use crate::support::{Base, Layers, Mount, Snapshot};
 
 /// F#108, F#109: a write through one name of a hard-linked file was not seen through the other (an inode per path, with
 /// the writeback cache): corrupt dnf transactions. Write, read and mmap through all names, before and after copy-up.
@@ -122,7 +122,7 @@ fn f435_the_link_count_does_not_depend_on_what_was_looked_at() {
 /// F#359: of two directories with one inode number (one bound onto the other) only one was listed.
 #[test]
 fn f359_two_directories_with_one_inode_number_are_both_listed() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
@@ -154,7 +154,7 @@ fn f359_two_directories_with_one_inode_number_are_both_listed() {
 /// F#113, F#376: two filesystems whose inode numbers are the same mixed their trees up. Two fresh tmpfs number alike.
 #[test]
 fn f113_two_filesystems_with_the_same_inode_numbers() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 2);
@@ -258,7 +258,7 @@ fn f391_d_ino_is_st_ino_before_and_after_copy_up() {
 /// F#427: a mount failed where one lower is a subdirectory of another (the same inodes twice).
 #[test]
 fn f427_a_lower_that_is_a_subdirectory_of_another_lower() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 0);
@@ -293,7 +293,7 @@ fn f427_a_lower_that_is_a_subdirectory_of_another_lower() {
 /// over every kind of copy-up; with `xino=on` also over a remount.
 #[test]
 fn agentfs203_st_ino_is_kept_over_every_copy_up() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);

@@ -20,3 +20,104 @@ mod rename_listing;
 mod unions;
 mod whiteouts;
 mod whiteouts_matrix;
+
+/// Stories that a user namespace with one id cannot tell, and what it lacks.
+const NOT_IN_A_USER_NAMESPACE: [(&str, &[&str]); 5] = [
+    (
+        "other ids",
+        &[
+            "f399_",
+            "f42_",
+            "litebox1195_",
+            "wasmer5445_",
+            "agentfs203_",
+            "f126_",
+            "f127_",
+            "f304_",
+            "f204_",
+            "f363_",
+            "f384_",
+            "f352_",
+            "f466_",
+            "f135_",
+            "f99_",
+            "f382_",
+        ],
+    ),
+    ("device nodes", &["f22_", "f47_"]),
+    ("trusted.* xattrs", &["f136_", "f425_", "f76_"]),
+    (
+        "kernel overlayfs with redirects and index",
+        &["f306_", "libfuse834_"],
+    ),
+    ("an end", &["in_a_user_namespace"]),
+];
+
+/// The other stories again, as root of an ordinary user's namespace (`unshare -Urm`): no trusted xattrs there, so other
+/// formats in the upper, no reference by the kernel, no private clones of the layers' mounts.
+#[test]
+fn in_a_user_namespace_the_same_stories_hold() {
+    use support::host::{DevFuseOpen, in_initial_userns, require_program, require_userns};
+    let programs = || require_program("setpriv") && require_program("unshare");
+    if !(support::story::require_real_root()
+        && in_initial_userns()
+        && programs()
+        && require_userns())
+    {
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let bin = support::mount::acetate_bin();
+    let reachable = format!("test -x {} && test -x {}", exe.display(), bin.display());
+    if !support::as_user(1000, reachable)
+        .status()
+        .unwrap()
+        .success()
+    {
+        support::skip("an ordinary user cannot reach the program (a checkout below /root?)");
+        return;
+    }
+    let Some(_open) = DevFuseOpen::new() else {
+        return;
+    };
+    let mut command = std::process::Command::new("setpriv");
+    command
+        .args([
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+            "--",
+            "unshare",
+            "-Urm",
+        ])
+        .arg(exe)
+        .args(["--test-threads", "2"]);
+    for name in NOT_IN_A_USER_NAMESPACE
+        .iter()
+        .flat_map(|(_, names)| names.iter())
+    {
+        command.args(["--skip", name]);
+    }
+    let out = command
+        .env("ACETATE_TEST_IN_USERNS", "1")
+        .env("ACETATE_BIN", bin)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    let passed = text.lines().find_map(|l| {
+        l.strip_prefix("test result: ok. ")?
+            .split(' ')
+            .next()?
+            .parse::<u32>()
+            .ok()
+    });
+    assert!(
+        passed.is_some_and(|n| n >= 45),
+        "too few stories ran: {text}"
+    );
+}

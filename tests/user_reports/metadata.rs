@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::support::story::{Story, on_both, on_ours, sh, sh_as};
-use crate::support::{Base, host, require_fuse, require_root};
+use crate::support::story::{Story, on_both, on_ours, require_real_root, sh, sh_as};
+use crate::support::{Base, host};
 
 /// F#384, P#16897, F#400: tar said "file changed as we read it", and `chown -R` changed the times of directories, because
 /// the copy-up of a child touched its parent. No copy-up changes the mtime of a parent or of the root.
@@ -84,7 +84,7 @@ fn f127_an_installed_set_uid_program_stays_set_uid() {
 /// upper files; both cache modes. The kernel is the reference, case by case.
 #[test]
 fn f466_set_ids_are_cleared_by_whoever_may_not_keep_them() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let acts = [
@@ -190,8 +190,7 @@ fn f126_modes_after_chmod_and_under_a_umask() {
 /// real file is the daemon's.
 #[test]
 fn f126_modes_and_owners_in_xattrs() {
-    if !(require_root() && require_fuse() && crate::support::story::require_user_xattrs(Base::Shm))
-    {
+    if !(require_real_root() && crate::support::story::require_user_xattrs(Base::Shm)) {
         return;
     }
     on_ours(

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
-use crate::support::story::{Story, on_both, on_ours, sh};
-use crate::support::{Base, Layers, Mount, Snapshot, require_fuse, require_root};
+use crate::support::story::{Story, on_both, on_ours, require_real_root, sh};
+use crate::support::{Base, Layers, Mount, Snapshot};
 
 /// F#47, F#66, F#313: ENOTSUP for SELinux labels, for a tmpfs without user xattrs, and for xattrs of device nodes made the
 /// copy-up fail. What the upper cannot keep and nobody can miss is left out; everything is copied up all the same.
@@ -20,7 +20,7 @@ fn f47_xattrs_that_the_upper_refuses_do_not_stop_a_copy_up() {
     .step("getfattr -h -d -m - null loop2 p f l; ! setfattr -n user.x -v 1 p 2>/dev/null; ! setfattr -h -n user.x -v 1 l 2>/dev/null; setfattr -n trusted.n -v 1 null; getfattr -d -m - null")
     .run();
     // An upper that keeps no xattr at all.
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
@@ -157,7 +157,7 @@ fn f99_sockets_are_bound_changed_and_copied_up() {
         .unwrap()
     });
     // A socket of a lower layer.
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);

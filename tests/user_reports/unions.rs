@@ -6,10 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::inotify;
 
-use crate::support::story::{Story, on_ours, sh};
-use crate::support::{
-    Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root,
-};
+use crate::support::story::{Story, on_ours, require_real_root, sh};
+use crate::support::{Base, Layers, Mount, Snapshot, diff, require_kernel_overlay};
 
 /// Kernel documentation, amir73il/overlayfs#6: reading a lower file does not move its access time there, and a read-only
 /// shared mapping misses later writes. The first is what a layer needs; the second we do better.
@@ -75,7 +73,7 @@ fn l1_reading_moves_no_access_time_of_a_layer_and_mappings_see_writes() {
 /// refused to remount with another lower (stale handle). Links are kept, and a copied lower does not stop the mount.
 #[test]
 fn gamehub205_the_index_does_not_block_a_remount_over_a_moved_lower() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let mut layers = Layers::new(Base::Shm, 1);
@@ -161,7 +159,7 @@ fn mm11705_inotify_sees_changes_made_through_the_mount() {
 /// volatile in the log). Here the next mount works, or says in words what to do.
 #[test]
 fn p5816_a_volatile_upper_after_a_crash() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
@@ -188,7 +186,7 @@ fn p5816_a_volatile_upper_after_a_crash() {
 /// lower of a kernel overlay, and of the kernel's userxattr kind.
 #[test]
 fn libfuse834_kernel_overlayfs_over_our_mount() {
-    if !(require_root() && require_fuse() && require_kernel_overlay()) {
+    if !(require_real_root() && require_kernel_overlay()) {
         return;
     }
     let ours = Layers::new(Base::Shm, 2);

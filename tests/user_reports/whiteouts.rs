@@ -4,16 +4,14 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use crate::support::story::{Story, on_ours, require_user_xattrs, sh};
-use crate::support::{
-    Base, Layers, Mount, Snapshot, diff, require_fuse, require_kernel_overlay, require_root,
-};
+use crate::support::story::{Story, on_ours, require_real_root, require_user_xattrs, sh};
+use crate::support::{Base, Layers, Mount, Snapshot, diff, require_kernel_overlay};
 
 /// F#136, F#138, P#3021: a file in a subdirectory of a deleted and re-created directory was visible again,
 /// because the deletion was looked for one level up only. Three layers, in every format a deletion can have.
 #[test]
 fn f136_content_below_a_deleted_and_recreated_directory_stays_deleted() {
-    if !(require_root() && require_fuse() && require_user_xattrs(Base::Shm)) {
+    if !(require_real_root() && require_user_xattrs(Base::Shm)) {
         return;
     }
     let formats = [
@@ -129,7 +127,7 @@ fn f151_a_whiteout_in_the_root_hides_that_name_only_there() {
 /// Our uppers: one format, no whiteout where there is nothing to hide, the same tree on the kernel.
 #[test]
 fn f306_an_upper_of_ours_is_the_same_tree_on_the_kernel() {
-    if !(require_root() && require_fuse() && require_kernel_overlay()) {
+    if !(require_real_root() && require_kernel_overlay()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 2);
@@ -166,11 +164,7 @@ fn f306_an_upper_of_ours_is_the_same_tree_on_the_kernel() {
 /// ignored. Made here by the kernel itself, with userxattr.
 #[test]
 fn f329_an_opaque_mark_of_the_kernel_in_user_overlay_is_read() {
-    if !(require_root()
-        && require_fuse()
-        && require_kernel_overlay()
-        && require_user_xattrs(Base::Shm))
-    {
+    if !(require_real_root() && require_kernel_overlay() && require_user_xattrs(Base::Shm)) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
@@ -219,7 +213,7 @@ fn f329_an_opaque_mark_of_the_kernel_in_user_overlay_is_read() {
 /// and say so; the same tree after a remount.
 #[test]
 fn f476_an_upper_without_xattrs_keeps_deletions_in_marker_files() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
@@ -326,7 +320,7 @@ fn f351_names_of_255_bytes_can_be_made_deleted_and_hidden() {
 /// F#33: removing failed with EXDEV where work lay on another filesystem (a gocryptfs, a subvolume): said at the mount.
 #[test]
 fn f33_a_work_directory_on_another_filesystem_is_refused_at_the_mount() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let shm = Layers::new(Base::Shm, 1);

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::story::sh;
-use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff, require_fuse, require_root};
+use crate::support::story::{require_real_root, sh};
+use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff};
 
 /// What one layer may say about a name.
 const KINDS: [&str; 7] = [
@@ -33,7 +33,7 @@ fn put(layer: &Path, name: &str, kind: &str, layer_name: &str) -> String {
 /// Every kind over every kind over every kind, also one directory deeper; the whole tree equal to the kernel's.
 #[test]
 fn f76_every_type_over_every_type_in_three_layers() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let build = |deep: &str| {
@@ -81,7 +81,7 @@ fn f76_every_type_over_every_type_in_three_layers() {
 /// different orders must get the same answers.
 #[test]
 fn f425_the_order_of_lookups_and_listings_changes_no_answer() {
-    if !(require_root() && require_fuse()) {
+    if !(require_real_root()) {
         return;
     }
     let layers = Layers::new(Base::Shm, 3);
