@@ -17,14 +17,12 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
         Op::Write { at, data, .. } => {
             let bytes = data.bytes();
             // SAFETY: the buffer is as long as we say.
-            let written = ret(unsafe {
+            value(ret(unsafe {
                 match at {
                     Some(at) => libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), i64::from(*at)),
                     None => libc::write(fd, bytes.as_ptr().cast(), bytes.len()),
                 }
-            } as i64)?;
-            touch_fifo(fd);
-            value(Ok(written))
+            } as i64))
         }
         Op::Read { at, len, .. } => read(fd, *at, *len),
         Op::Ftruncate { len, .. } => {
@@ -90,15 +88,6 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
             getdents(fd, kind).map(|names| names.join(" "))
         }
         op => unreachable!("{op:?} is not done on a descriptor"),
-    }
-}
-
-/// A write to a fifo moves its mtime on a plain file system, and is not seen by overlayfs nor by a FUSE daemon.
-pub fn touch_fifo(fd: RawFd) {
-    if fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
-        let times = [timespec(When::Now), timespec(When::Now)];
-        // SAFETY: two timespecs.
-        let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
     }
 }
 

@@ -248,9 +248,13 @@ impl Pair {
         let mut tree = Snapshot::of(&self.layers[i].merged);
         // Two mounts are not used at the same instant: all times of this run become one value. Times that were set
         // stay exact.
-        for Object { mtime, .. } in tree.objects.values_mut() {
+        for Object { kind, mtime, .. } in tree.objects.values_mut() {
             if when_seen(mtime.0, mtime.1) == "now" {
                 *mtime = (i64::MAX, 0);
+            }
+            // See `world::describe`.
+            if *kind == 'p' {
+                *mtime = (0, 0);
             }
         }
         if self.mounts[i].as_ref().is_some_and(|m| m.kind == Kind::Kernel) {

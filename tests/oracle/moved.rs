@@ -39,6 +39,10 @@ fn times(target: &Target) -> Times {
         stat
     };
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    if stat.st_mode & libc::S_IFMT == libc::S_IFIFO {
+        // See `world::describe`.
+        return None;
+    }
     let ctime = if directory { (0, 0) } else { (stat.st_ctime, stat.st_ctime_nsec) };
     Some(([(stat.st_mtime, stat.st_mtime_nsec), ctime], stat.st_ino))
 }

@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use super::fdops::{getdents, summary, touch_fifo};
+use super::fdops::{getdents, summary};
 use super::ops::{Op, When};
 use super::world::{describe, rename, timespec, value, xattr_args};
 use crate::support::Kind;
@@ -104,9 +104,7 @@ fn with_open(path: &CStr, flags: i32, body: impl FnOnce(RawFd) -> Seen) -> Seen 
 
 fn write_all(fd: RawFd, bytes: &[u8]) -> Ret {
     // SAFETY: the buffer is as long as we say.
-    let written = ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)?;
-    touch_fifo(fd);
-    Ok(written)
+    ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)
 }
 
 fn write_file(path: &CStr, flags: i32, bytes: &[u8]) -> Seen {
