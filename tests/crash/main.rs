@@ -30,6 +30,7 @@ mod pathops;
 mod stack;
 #[path = "../support/mod.rs"]
 mod support;
+mod power;
 mod trace;
 #[path = "../oracle/world.rs"]
 mod world;

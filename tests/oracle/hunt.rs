@@ -26,7 +26,10 @@ pub fn turn() -> MutexGuard<'static, ()> {
 }
 
 /// Runs cases of `setup` for its share of the time; panics with the smallest failing case.
-pub fn run(setup: Setup, share: f64) {
+pub fn run(mut setup: Setup, share: f64) {
+    if let (Kind::Acetate, Ok(extra)) = (setup.subject.0, std::env::var("ORACLE_EXTRA")) {
+        setup.subject.1 = format!("{},{extra}", setup.subject.1).leak();
+    }
     let _turn = turn();
     watchdog::start();
     // A thread of its own: it will have a umask and working directory that no other test sees.

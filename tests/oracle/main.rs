@@ -13,6 +13,7 @@
 //! | `ORACLE_OPS` | steps per case, about (default 60) |
 //! | `ORACLE_HUNT` | do not stop at a failure: collect one shrunk example of each class |
 //! | `ORACLE_SHRINK` | seconds to make a failing case small (default 20) |
+//! | `ORACLE_EXTRA` | more options for acetate's mounts (`fd_cache=4`) |
 //! | `ORACLE_BASE` | `disk` or `shm` (default: most on shm, every eighth case on disk) |
 
 #![allow(unsafe_code)]

@@ -196,7 +196,9 @@ impl Overlay {
         let has_cap = xattr::get(&spot, capability)?.is_some();
         let gid = self.settings.groups.to_view(now.gid);
         let in_group = || caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid);
-        let bare = match mode::has_privilege(now.mode) {
+        // Root keeps suid over a write (CAP_FSETID) but not capabilities. Where
+        // there are none to drop, root's order came from a chown, which clears.
+        let bare = match mode::has_privilege(now.mode) && !(caller.uid == 0 && has_cap) {
             true => mode::after_write(now.mode, caller.uid == 0 || in_group()),
             false => now.mode,
         };

@@ -13,7 +13,7 @@ use crate::layer::UPPER;
 use crate::layer::mark::Origin;
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate::{self, FdKey};
-use crate::overlay::inode::node::{Link, Lowers, NO_NLINK, Node};
+use crate::overlay::inode::node::{Link, NO_NLINK, Node};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::upper::copy_up::Source;
 use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
@@ -32,58 +32,7 @@ pub enum Need {
     Empty,
 }
 
-/// Files above this are copied by a worker, never by an event loop.
-const LONG_COPY: u64 = 256 * 1024;
-
 impl Overlay {
-    /// Whether bringing a node into the upper may take long: a large copy, or
-    /// waiting for somebody else's.
-    pub fn copy_is_long(&self, node: &Arc<Node>, need: Need) -> bool {
-        if node.is_upper() && !node.metacopy.load(Ordering::Acquire) {
-            return false;
-        }
-        if node.copy_up.is_locked() {
-            return true;
-        }
-        if need == Need::Empty || (need == Need::Meta && self.settings.metacopy) {
-            return false;
-        }
-        node.kind == Kind::File && self.top_spot(node).is_ok_and(|(_, s)| s.size > LONG_COPY)
-    }
-
-    /// Whether renaming what stands at a name may take long: a file to be copied
-    /// up, or a directory whose whole subtree would be.
-    pub fn rename_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
-        let Ok(Some(e)) = self.lookup(parent, name) else {
-            return false;
-        };
-        let long = match e.node.is_dir() {
-            true => !e.node.lowers.read().is_empty(),
-            false => self.copy_is_long(&e.node, Need::Data),
-        };
-        self.release(e.node);
-        long
-    }
-
-    /// Whether removing a name may take long: a lower file with several names
-    /// is copied up first.
-    pub fn remove_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
-        if parent.lowers.read().is_empty() {
-            return false;
-        }
-        let Ok(Some(e)) = self.lookup(parent, name) else {
-            return false;
-        };
-        let long = e.attr.stat.nlink > 1 && self.copy_is_long(&e.node, Need::Data);
-        self.release(e.node);
-        long
-    }
-
-    /// Whether a sync has anything to wait for.
-    pub fn sync_is_long(&self, node: &Arc<Node>) -> bool {
-        node.is_upper() && self.stack.upper.as_ref().is_some_and(|u| u.syncs())
-    }
-
     /// Makes sure that the upper has a node, its parents first.
     ///
     /// # Locks
@@ -384,94 +333,6 @@ impl Overlay {
         node.metacopy.store(false, Ordering::Release);
         drop(self.fds.remove(FdKey::LowerFile(node.ino)));
         Ok(())
-    }
-
-    /// Copies everything below a directory that only lowers have, and detaches
-    /// it from them: for renames where no redirect may be written.
-    ///
-    /// Idempotent and invisible: after each step the merged view is the same.
-    pub(super) fn copy_up_tree(&self, node: &Arc<Node>) -> Result<()> {
-        self.ensure_upper(node, Need::Meta)?;
-        let mut stack = vec![(node.clone(), false)];
-        while let Some((dir_node, children_done)) = stack.pop() {
-            if dir_node.lowers.read().is_empty() {
-                continue;
-            }
-            if children_done {
-                self.detach(&dir_node)?;
-                continue;
-            }
-            stack.push((dir_node.clone(), true));
-            for item in self.all_items(&dir_node)? {
-                let Some(entry) = self.lookup(&dir_node, &item.name)? else {
-                    continue;
-                };
-                let child = entry.node;
-                let need = if child.kind == Kind::File {
-                    Need::Data
-                } else {
-                    Need::Meta
-                };
-                self.ensure_upper(&child, need)?;
-                self.link_name_up(&child, &dir_node, &item.name)?;
-                if child.is_dir() {
-                    stack.push((child, false));
-                } else {
-                    self.release(child);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes a fully copied directory opaque, on disk and in memory.
-    fn detach(&self, node: &Arc<Node>) -> Result<()> {
-        let upper = self.stack.writable()?;
-        let Some(d) = &node.dir else { return Ok(()) };
-        let _rename = self.rename.read();
-        let _dir = d.lock.write();
-        let fd = locate::upper_dir(&self.fds, &upper.layer, node)?;
-        let times = Spot::fd(fd.clone()).stat()?;
-        upper.set_opaque(&Spot::fd(fd.clone()))?;
-        // Its whiteouts hide nothing now, and the kernel would list them.
-        crate::overlay::upper::work::drop_whiteouts(&fd)?;
-        restore_times(node, &fd, &times);
-        *node.lowers.write() = Lowers::None;
-        Ok(())
-    }
-
-    /// Gives an indexed file the name under which it was looked up: a directory
-    /// that is to stand alone must have it in the upper.
-    pub(super) fn link_name_up(
-        &self,
-        node: &Arc<Node>,
-        parent: &Arc<Node>,
-        name: &[u8],
-    ) -> Result<()> {
-        if !Self::is_indexed(node) {
-            return Ok(());
-        }
-        let upper = self.stack.writable()?;
-        let (spot, _) = self.held(node)?;
-        let _rename = self.rename.write();
-        let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
-        if dir::probe(at.as_fd(), name)?.is_some() {
-            return Ok(());
-        }
-        let count = node.nlink.load(Ordering::Acquire);
-        if let Some(l) = self.lower_top(node) {
-            // Relative to the lower's count while the upper's changes.
-            let layer = self.stack.layer(l.layer)?;
-            let lower = locate::lower_spot(&self.fds, layer, &l)?.stat()?;
-            let d = i32::try_from(count - i64::from(lower.nlink)).unwrap_or(0);
-            let mark = crate::layer::mark::NlinkMark::Lower(d);
-            upper.set_mark(&spot, "nlink", &mark.encode())?;
-        }
-        let times = Spot::fd(at.clone()).stat()?;
-        self.mark_impure(upper, parent)?;
-        dir::link_fd(spot.dirfd(), (at.as_fd(), name))?;
-        restore_times(parent, &at, &times);
-        self.pin_nlink(upper, node, &spot)
     }
 
     /// A write descriptor of a node, brought into the upper first.

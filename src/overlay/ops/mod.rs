@@ -3,10 +3,12 @@
 
 pub mod attr;
 pub mod create;
+pub mod detach;
 pub mod ensure_upper;
 pub mod file;
 pub mod hold;
 pub mod link;
+pub mod long;
 pub mod lookup;
 pub mod nlink;
 pub mod readdir;

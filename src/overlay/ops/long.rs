@@ -1,0 +1,63 @@
+//! What may take long: asked before a request runs, so that an event loop can
+//! hand it to a worker. A wrong "no" costs time, never correctness.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::ensure_upper::Need;
+use crate::overlay::Overlay;
+use crate::overlay::inode::node::Node;
+use crate::sys::Kind;
+
+/// Files above this are copied by a worker, never by an event loop.
+const LONG_COPY: u64 = 256 * 1024;
+
+impl Overlay {
+    /// Whether bringing a node into the upper may take long: a large copy, or
+    /// waiting for somebody else's.
+    pub fn copy_is_long(&self, node: &Arc<Node>, need: Need) -> bool {
+        if node.is_upper() && !node.metacopy.load(Ordering::Acquire) {
+            return false;
+        }
+        if node.copy_up.is_locked() {
+            return true;
+        }
+        if need == Need::Empty || (need == Need::Meta && self.settings.metacopy) {
+            return false;
+        }
+        node.kind == Kind::File && self.top_spot(node).is_ok_and(|(_, s)| s.size > LONG_COPY)
+    }
+
+    /// Whether renaming what stands at a name may take long: a file to be copied
+    /// up, or a directory whose whole subtree would be.
+    pub fn rename_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        let Ok(Some(e)) = self.lookup(parent, name) else {
+            return false;
+        };
+        let long = match e.node.is_dir() {
+            true => !e.node.lowers.read().is_empty(),
+            false => self.copy_is_long(&e.node, Need::Data),
+        };
+        self.release(e.node);
+        long
+    }
+
+    /// Whether removing a name may take long: a lower file with several names
+    /// is copied up first.
+    pub fn remove_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        if parent.lowers.read().is_empty() {
+            return false;
+        }
+        let Ok(Some(e)) = self.lookup(parent, name) else {
+            return false;
+        };
+        let long = e.attr.stat.nlink > 1 && self.copy_is_long(&e.node, Need::Data);
+        self.release(e.node);
+        long
+    }
+
+    /// Whether a sync has anything to wait for.
+    pub fn sync_is_long(&self, node: &Arc<Node>) -> bool {
+        node.is_upper() && self.stack.upper.as_ref().is_some_and(|u| u.syncs())
+    }
+}
