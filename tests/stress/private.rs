@@ -75,7 +75,7 @@ impl Private {
         if self.known.len() > 150 {
             self.unlink(random);
         }
-        if self.done % 50 == 0 {
+        if self.done.is_multiple_of(50) {
             self.check();
         }
     }

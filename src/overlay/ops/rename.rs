@@ -43,6 +43,9 @@ struct End<'a> {
     lowers_show: bool,
 }
 
+/// How often a rename that was overtaken is tried again.
+const OVERTAKEN: usize = 8;
+
 /// Longest redirect that is written: beyond it the subtree is copied instead
 /// (an xattr of ext4 holds less than a block).
 const REDIRECT_WRITE_MAX: usize = 2048;
@@ -66,6 +69,23 @@ impl Overlay {
         if how == How::Exchange {
             creatable(from.1)?;
         }
+        // What was prepared without locks may be overtaken before they are held.
+        for _ in 0..OVERTAKEN {
+            match self.rename_once((from.0, &old), (to.0, &new), how) {
+                Err(Errno::EBUSY) => {}
+                r => return r,
+            }
+        }
+        Err(Errno::EBUSY)
+    }
+
+    fn rename_once(
+        &self,
+        from: (&Arc<Node>, &Name),
+        to: (&Arc<Node>, &Name),
+        how: How,
+    ) -> Result<()> {
+        let (old, new) = (from.1.clone(), to.1.clone());
         self.refuse_early((from.0, &old), (to.0, &new), how)?;
         self.ensure_upper(from.0, Need::Meta)?;
         self.ensure_upper(to.0, Need::Meta)?;
