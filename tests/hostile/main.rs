@@ -9,7 +9,6 @@
 //! | `ordinary.rs` | the daemon of an ordinary user: 11, 12 |
 //! | `room.rs` | file systems without room, descriptors or xattrs: 4, 10, 13, 14 |
 //! | `together.rs` | several calls at once: 15, 19 |
-//! | `later.rs` | what came after the first twenty |
 
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -32,7 +31,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use support::story::sh;
-use support::{Layers, Mount, skip};
+use support::{Layers, Mount, require_fuse, require_root, skip};
+
+/// True where a test can mount; from then on its mounts are its own: a copy of one in another test's mount namespace would keep
+/// the daemon alive.
+fn able() -> bool {
+    let able = require_root() && require_fuse();
+    if able {
+        support::host::own_mounts();
+    }
+    able
+}
 
 /// Kills a daemon that has not been left in peace after two minutes, so that what waits for it fails instead.
 ///
@@ -48,7 +57,9 @@ impl Watch {
         let (done, wait) = channel::<()>();
         let pid = i32::try_from(pid).unwrap();
         let thread = std::thread::spawn(move || {
-            if wait.recv_timeout(Duration::from_secs(120)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            if wait.recv_timeout(Duration::from_secs(120))
+                == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
                 eprintln!("the daemon {pid} hangs: killed");
                 // SAFETY: a plain number; the process is our child and not yet waited for.
                 unsafe { libc::kill(pid, libc::SIGKILL) };
@@ -77,18 +88,23 @@ fn inside(layers: &Layers, words: &str, script: &str) -> Result<String, String> 
     out
 }
 
-/// A file system of this test's own, in a mount namespace of its own; unmounted when dropped.
+/// A file system of this test's own; unmounted when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
     /// `mount ARGS POINT`; says why not and is None.
     fn mount(args: &str, point: &Path) -> Option<Self> {
-        support::host::own_mounts();
         std::fs::create_dir_all(point).unwrap();
-        match sh(point.parent().unwrap(), &format!("mount {args} {}", point.display())) {
+        match sh(
+            point.parent().unwrap(),
+            &format!("mount {args} {}", point.display()),
+        ) {
             Ok(_) => Some(Self(point.to_owned())),
             Err(e) => {
-                skip(&format!("no `mount {args}` here: {}", e.lines().nth(2).unwrap_or_default()));
+                skip(&format!(
+                    "no `mount {args}` here: {}",
+                    e.lines().nth(2).unwrap_or_default()
+                ));
                 None
             }
         }
@@ -122,5 +138,9 @@ fn code<T>(result: std::io::Result<T>) -> Result<(), i32> {
 
 /// How many descriptors a daemon has open.
 fn descriptors(mount: &Mount) -> usize {
-    mount.pid().map_or(0, |pid| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count())
+    mount.pid().map_or(0, |pid| {
+        std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .count()
+    })
 }

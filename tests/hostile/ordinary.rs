@@ -8,11 +8,11 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::host::{own_mounts, require_program};
+use crate::support::host::require_program;
 use crate::support::mount::{acetate_bin, is_mountpoint};
 use crate::support::story::{as_uid, sh};
-use crate::support::{Base, DevFuseOpen, Layers, as_user, require_fuse, require_root, skip};
-use crate::{Scratch, Watch, code};
+use crate::support::{Base, DevFuseOpen, Layers, as_user, skip};
+use crate::{Scratch, Watch, able, code};
 
 const GROUP: u32 = 2000;
 
@@ -29,12 +29,24 @@ impl UsersMount {
         let socket = layers.root.join("ready");
         let _of_a_mount_before = fs::remove_file(&socket);
         let listener = UnixDatagram::bind(&socket).unwrap();
-        listener.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        listener
+            .set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
         fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
         let mut daemon = Command::new("setpriv")
-            .args(["--reuid=1000", "--regid=1000", &format!("--groups={GROUP}"), "--"])
+            .args([
+                "--reuid=1000",
+                "--regid=1000",
+                &format!("--groups={GROUP}"),
+                "--",
+            ])
             .arg(acetate_bin())
-            .args(["mount", "-f", "-o", &format!("{},{words}", layers.options())])
+            .args([
+                "mount",
+                "-f",
+                "-o",
+                &format!("{},{words}", layers.options()),
+            ])
             .arg(&layers.merged)
             .env("NOTIFY_SOCKET", &socket)
             .stdin(Stdio::null())
@@ -43,19 +55,29 @@ impl UsersMount {
             .unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut message = [0; 64];
-        while !listener.recv(&mut message).is_ok_and(|n| message[..n].starts_with(b"READY=1")) {
+        while !listener
+            .recv(&mut message)
+            .is_ok_and(|n| message[..n].starts_with(b"READY=1"))
+        {
             let ended = daemon.try_wait().unwrap();
             if ended.is_some() || Instant::now() > deadline {
                 let _ended_already = daemon.kill();
                 daemon.wait().unwrap();
                 let _left = is_mountpoint(&layers.merged).then(|| Scratch(layers.merged.clone()));
-                skip(&format!("a user cannot mount here ({ended:?}): {}", fs::read_to_string(layers.root.join("said")).unwrap()));
+                skip(&format!(
+                    "a user cannot mount here ({ended:?}): {}",
+                    fs::read_to_string(layers.root.join("said")).unwrap()
+                ));
                 return None;
             }
         }
         drop(open);
         let _watch = Some(Watch::pid(daemon.id()));
-        Some(Self { daemon, _watch, _point: Scratch(layers.merged.clone()) })
+        Some(Self {
+            daemon,
+            _watch,
+            _point: Scratch(layers.merged.clone()),
+        })
     }
 }
 
@@ -80,7 +102,7 @@ impl Drop for UsersMount {
 
 /// Layers that belong to user 1000 and to the group that only a supplementary membership gives.
 fn users_layers(script: &str) -> Option<Layers> {
-    if !(require_root() && require_fuse() && require_program("fusermount3") && require_program("setpriv")) {
+    if !(able() && require_program("fusermount3") && require_program("setpriv")) {
         return None;
     }
     let reachable = format!("test -x '{}'", acetate_bin().display());
@@ -88,9 +110,12 @@ fn users_layers(script: &str) -> Option<Layers> {
         skip("user 1000 cannot reach the program");
         return None;
     }
-    own_mounts();
     let layers = Layers::new(Base::Disk, 1);
-    sh(&layers.root, &format!("{script}; chown -R 1000:{GROUP} l0 upper work")).unwrap();
+    sh(
+        &layers.root,
+        &format!("{script}; chown -R 1000:{GROUP} l0 upper work"),
+    )
+    .unwrap();
     chown(&layers.merged, Some(1000), Some(1000)).unwrap();
     Some(layers)
 }
@@ -100,8 +125,14 @@ fn users_layers(script: &str) -> Option<Layers> {
 #[test]
 fn finding_11_a_write_to_a_write_only_file_lands_at_its_offset() {
     for place in ["upper", "l0"] {
-        let Some(layers) = users_layers(&format!("printf abcdefgh > {place}/wo; chmod 200 {place}/wo")) else { return };
-        let Some(mount) = UsersMount::new(&layers, "") else { return };
+        let Some(layers) = users_layers(&format!(
+            "printf abcdefgh > {place}/wo; chmod 200 {place}/wo"
+        )) else {
+            return;
+        };
+        let Some(mount) = UsersMount::new(&layers, "") else {
+            return;
+        };
         let wrote = as_uid(1000, || {
             let file = File::options().write(true).open(layers.at("wo"))?;
             file.write_all_at(b"XY", 0)?;
@@ -115,8 +146,23 @@ fn finding_11_a_write_to_a_write_only_file_lands_at_its_offset() {
             continue;
         }
         assert_eq!(code(wrote), Ok(()), "{place}");
-        assert_eq!(fs::read_to_string(layers.upper.join("wo")).unwrap(), "XYcdeZgh!", "{place}");
-        assert_eq!(layers.upper.join("wo").metadata().unwrap().permissions().mode() & 0o7777, 0o200, "{place}");
+        assert_eq!(
+            fs::read_to_string(layers.upper.join("wo")).unwrap(),
+            "XYcdeZgh!",
+            "{place}"
+        );
+        assert_eq!(
+            layers
+                .upper
+                .join("wo")
+                .metadata()
+                .unwrap()
+                .permissions()
+                .mode()
+                & 0o7777,
+            0o200,
+            "{place}"
+        );
     }
 }
 
@@ -124,25 +170,46 @@ fn finding_11_a_write_to_a_write_only_file_lands_at_its_offset() {
 /// had left the cache: what tar, git and `cp -p` do all the time. Who has it open may go on.
 #[test]
 fn finding_12_files_stay_usable_when_their_mode_shuts_out_the_owner() {
-    let Some(layers) = users_layers(":") else { return };
-    let Some(mount) = UsersMount::new(&layers, "fd_cache=4") else { return };
+    let Some(layers) = users_layers(":") else {
+        return;
+    };
+    let Some(mount) = UsersMount::new(&layers, "fd_cache=4") else {
+        return;
+    };
     let (read_only, shut) = as_uid(1000, || {
         let new = |i: usize, kind: &str, mode| {
-            File::options().read(true).write(true).create_new(true).mode(mode).open(layers.at(&format!("{kind}{i}"))).unwrap()
+            File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .mode(mode)
+                .open(layers.at(&format!("{kind}{i}")))
+                .unwrap()
         };
         let files: Vec<_> = (0..20).map(|i| new(i, "ro", 0o444)).collect();
-        let read_only: Vec<_> = files.iter().map(|f| code(f.write_all_at(b"text", 0))).collect();
+        let read_only: Vec<_> = files
+            .iter()
+            .map(|f| code(f.write_all_at(b"text", 0)))
+            .collect();
         let files: Vec<_> = (0..20).map(|i| new(i, "shut", 0o644)).collect();
         let shut: Vec<_> = files
             .iter()
-            .map(|f| f.write_all_at(b"te", 0).and_then(|()| f.set_permissions(fs::Permissions::from_mode(0))))
+            .map(|f| {
+                f.write_all_at(b"te", 0)
+                    .and_then(|()| f.set_permissions(fs::Permissions::from_mode(0)))
+            })
             .collect();
         let shut: Vec<_> = std::iter::zip(&files, shut)
             .map(|(f, before)| {
                 let mut buffer = [0; 4];
-                code(before.and_then(|()| f.write_all_at(b"xt", 2)).and_then(|()| f.read_exact_at(&mut buffer, 0)).map(|()| {
-                    assert_eq!(&buffer, b"text");
-                }))
+                code(
+                    before
+                        .and_then(|()| f.write_all_at(b"xt", 2))
+                        .and_then(|()| f.read_exact_at(&mut buffer, 0))
+                        .map(|()| {
+                            assert_eq!(&buffer, b"text");
+                        }),
+                )
             })
             .collect();
         (read_only, shut)
@@ -150,6 +217,10 @@ fn finding_12_files_stay_usable_when_their_mode_shuts_out_the_owner() {
     drop(mount);
     assert_eq!(read_only, vec![Ok(()); 20], "created with mode 0444");
     assert_eq!(shut, vec![Ok(()); 20], "fchmod to 0");
-    let state = sh(&layers.upper, "cat * | wc -c; stat -c %a ro* shut* | sort | uniq -c | tr -s ' '").unwrap();
+    let state = sh(
+        &layers.upper,
+        "cat * | wc -c; stat -c %a ro* shut* | sort | uniq -c | tr -s ' '",
+    )
+    .unwrap();
     assert_eq!(state, "160\n 20 0\n 20 444\n", "what is on the disk");
 }

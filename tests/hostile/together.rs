@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::story::sh;
-use crate::support::{Base, Layers, Mount, require_fuse, require_root};
-use crate::{Watch, code};
+use crate::support::{Base, Layers, Mount};
+use crate::{Watch, able, code};
 
 /// Lowers with one big file of several names, and one of a single name.
 const BIG: &str = "mkdir l0/d; head -c 600000000 /dev/zero | tr '\\0' x > l0/big; ln l0/big l0/second; head -c 600000000 l0/big > l0/single; echo small > l0/small";
@@ -16,7 +16,10 @@ const BIG: &str = "mkdir l0/d; head -c 600000000 /dev/zero | tr '\\0' x > l0/big
 /// Runs `long` beside a row of lookups on a mount with a single event loop; how many of them were answered within it.
 fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
     let layers = big.sibling(Base::Shm);
-    let words = format!("max_threads=1,timeout=0{}{words}", if words.is_empty() { "" } else { "," });
+    let words = format!(
+        "max_threads=1,timeout=0{}{words}",
+        if words.is_empty() { "" } else { "," }
+    );
     let mount = Mount::acetate(&layers, &words);
     let watch = Watch::over(&mount);
     fs::write(layers.at("d/new"), "new").unwrap();
@@ -33,7 +36,9 @@ fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
         let mut rounds = Vec::new();
         while !done.load(Ordering::Acquire) {
             let start = Instant::now();
-            let missing = code(fs::symlink_metadata(layers.at(&format!("d/missing{}", rounds.len()))));
+            let missing = code(fs::symlink_metadata(
+                layers.at(&format!("d/missing{}", rounds.len())),
+            ));
             assert_eq!(missing, Err(libc::ENOENT));
             rounds.push((start, Instant::now()));
             std::thread::sleep(Duration::from_millis(1));
@@ -46,14 +51,20 @@ fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
     let (from, to) = window.into_inner().unwrap().unwrap();
     // The program that makes the call starts and ends too; only answers of the middle half count.
     let (from, to, all) = (from + (to - from) / 4, to - (to - from) / 4, to - from);
-    (answered.iter().filter(|(a, b)| *a >= from && *b <= to).count(), all)
+    (
+        answered
+            .iter()
+            .filter(|(a, b)| *a >= from && *b <= to)
+            .count(),
+        all,
+    )
 }
 
 /// Finding 15: three kinds of long copies ran in an event loop, and as many such calls as there were loops stopped the whole mount.
 /// Here there is one loop; while any call copies, others are answered.
 #[test]
 fn finding_15_no_long_copy_stops_the_mount() {
-    if !(require_root() && require_fuse()) {
+    if !able() {
         return;
     }
     let big = Layers::new(Base::Shm, 1);
@@ -76,7 +87,9 @@ fn finding_15_no_long_copy_stops_the_mount() {
     ] {
         let (answered, took) = answered_beside(&big, words, long);
         let quick = took < Duration::from_millis(60);
-        let line = format!("`{long}` ({words}) took {took:?}, and {answered} lookups were answered meanwhile");
+        let line = format!(
+            "`{long}` ({words}) took {took:?}, and {answered} lookups were answered meanwhile"
+        );
         println!("{line}");
         if !quick && answered < 3 {
             stalled.push(line);
@@ -129,7 +142,7 @@ impl File {
 /// beside it, a rename gives what some order of the calls would give.
 #[test]
 fn finding_19_a_rename_beside_others_never_says_ebusy() {
-    if !(require_root() && require_fuse()) {
+    if !able() {
         return;
     }
     for words in ["index=off", ""] {
@@ -139,15 +152,27 @@ fn finding_19_a_rename_beside_others_never_says_ebusy() {
         let watch = Watch::over(&mount);
         let (until, count) = (Instant::now() + Duration::from_secs(4), AtomicUsize::new(0));
         let strange: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (1..=8).map(|seed| scope.spawn({
-                let (root, count) = (&layers.merged, &count);
-                move || rename_storm(root, seed, until, count)
-            })).collect();
+            let all: Vec<_> = (1..=8)
+                .map(|seed| {
+                    scope.spawn({
+                        let (root, count) = (&layers.merged, &count);
+                        move || rename_storm(root, seed, until, count)
+                    })
+                })
+                .collect();
             all.into_iter().flat_map(|t| t.join().unwrap()).collect()
         });
         drop(watch);
         mount.unmount();
-        println!("{} calls, {} strange", count.load(Ordering::Relaxed), strange.len());
-        assert!(strange.is_empty(), "{words}: errnos {strange:?} in {} calls", count.load(Ordering::Relaxed));
+        println!(
+            "{} calls, {} strange",
+            count.load(Ordering::Relaxed),
+            strange.len()
+        );
+        assert!(
+            strange.is_empty(),
+            "{words}: errnos {strange:?} in {} calls",
+            count.load(Ordering::Relaxed)
+        );
     }
 }
