@@ -252,8 +252,8 @@ fn f93_leftovers_in_the_work_directory_do_no_harm() {
     on_ours(
         Base::Shm,
         1,
-        "mkdir -p l0/d/s work/work/x/y work/work/#12 work/index work/acetate-junk; echo 1 > l0/d/f
-         mknod work/work/x/y/f c 0 0; mknod work/work/w c 0 0; echo left > work/work/#13; chmod 000 work/work/x",
+        "mkdir -p l0/d/s work/work/'#a'/y work/work/#12 work/index work/acetate-junk; echo 1 > l0/d/f
+         mknod work/work/'#a'/y/f c 0 0; mknod work/work/'#w' c 0 0; echo left > work/work/#13; chmod 000 work/work/'#a'",
         "",
         |layers, _mount| {
             sh(&layers.merged, "rm d/f; rmdir d/s; rmdir d; mkdir d; rmdir d; test -z \"$(ls -A)\"").unwrap();
