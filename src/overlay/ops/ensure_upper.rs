@@ -154,7 +154,8 @@ impl Overlay {
             && upper.namespace != Namespace::None
     }
 
-    /// Gives a complete copy its name: wherever the node is *now*.
+    /// Gives a complete copy its name: wherever the node is *now*. The
+    /// directories that were changed are synced when no lock is held any more.
     fn publish_copy(
         &self,
         upper: &Upper,
@@ -164,24 +165,42 @@ impl Overlay {
         anchor: Option<Name>,
     ) -> Result<()> {
         let id = ObjectId::of(&staged.spot().stat()?);
-        if let Some(name) = anchor {
-            // Rare, and other names may be looked up in other directories: all
-            // of them wait for an instant.
-            let _rename = self.rename.write();
-            let done = self.publish_indexed(upper, node, staged, lower, id, &name);
-            if done.is_err()
-                && !node.is_upper()
-                && let Some(index) = &upper.index
-            {
-                // The anchor must not outlive a copy that never came.
-                best_effort("remove an anchor", dir::unlink(index.as_fd(), &name));
+        let copy = Copied { staged, id };
+        let mut dirs = Vec::new();
+        match anchor {
+            Some(name) => {
+                // Rare, and other names may be looked up in other directories: all
+                // of them wait for an instant.
+                let _rename = self.rename.write();
+                let done = self.publish_indexed(upper, node, copy, lower, &name, &mut dirs);
+                if done.is_err()
+                    && !node.is_upper()
+                    && let Some(index) = &upper.index
+                {
+                    // The anchor must not outlive a copy that never came.
+                    best_effort("remove an anchor", dir::unlink(index.as_fd(), &name));
+                }
+                done?;
             }
-            return done;
+            None => self.publish_one(upper, node, copy, &mut dirs)?,
         }
+        for dir in dirs {
+            upper.sync_dir(dir.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn publish_one(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        copy: Copied<'_>,
+        dirs: &mut Vec<Arc<OwnedFd>>,
+    ) -> Result<()> {
         let _rename = self.rename.read();
         loop {
             let Some(link) = node.any_link() else {
-                return self.publish_orphan(upper, node, staged, id);
+                return self.publish_orphan(upper, node, copy.staged, copy.id);
             };
             let Some(dir_part) = &link.parent.dir else {
                 return Err(Errno::EIO);
@@ -190,7 +209,7 @@ impl Overlay {
             if !node.links.lock().contains(&link.parent, &link.name) {
                 continue;
             }
-            return self.publish_at(upper, node, staged, &link.parent, &link.name, id);
+            return self.publish_at(upper, node, copy, &link, dirs);
         }
     }
 
@@ -198,18 +217,18 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        staged: Staged<'_>,
-        parent: &Arc<Node>,
-        name: &Name,
-        id: ObjectId,
+        copy: Copied<'_>,
+        link: &Link,
+        dirs: &mut Vec<Arc<OwnedFd>>,
     ) -> Result<()> {
+        let (parent, name) = (&link.parent, &link.name);
         let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
         let times = Spot::fd(at.clone()).stat()?;
         self.mark_impure(upper, parent)?;
-        let fd = staged.publish(at.as_fd(), name)?;
+        let fd = copy.staged.publish(at.as_fd(), name)?;
         restore_times(parent, &at, &times);
-        upper.sync_dir(at.as_fd())?;
-        self.set_upper(node, id)?;
+        dirs.push(at);
+        self.set_upper(node, copy.id)?;
         if let Some(fd) = fd {
             self.fds.put(FdKey::Upper(node.ino), &fd, None);
         }
@@ -220,15 +239,15 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        staged: Staged<'_>,
+        copy: Copied<'_>,
         lower: &Stat,
-        id: ObjectId,
         anchor: &Name,
+        dirs: &mut Vec<Arc<OwnedFd>>,
     ) -> Result<()> {
         let index = upper.index.as_ref().ok_or(Errno::EIO)?;
         clear_stale_anchor(index, anchor)?;
-        staged.link_also(index.as_fd(), anchor)?;
-        upper.sync_dir(index.as_fd())?;
+        copy.staged.link_also(index.as_fd(), anchor)?;
+        dirs.push(index.clone());
         if node.nlink.load(Ordering::Acquire) == NO_NLINK {
             node.nlink.store(i64::from(lower.nlink), Ordering::Release);
         }
@@ -237,16 +256,16 @@ impl Overlay {
         let mut ready = links.iter().filter(|l| l.parent.is_upper());
         match ready.next() {
             Some(l) => {
-                self.publish_at(upper, node, staged, &l.parent, &l.name, id)?;
+                self.publish_at(upper, node, copy, l, dirs)?;
                 for other in ready {
-                    let more = self.publish_more(upper, (index, anchor), other);
+                    let more = self.publish_more(upper, (index, anchor), other, dirs);
                     best_effort("publish a further name", more);
                 }
             }
             // The anchor alone leads to it; a name in the upper is not needed.
             _ => {
-                drop(staged);
-                self.set_upper(node, id)?;
+                drop(copy.staged);
+                self.set_upper(node, copy.id)?;
             }
         }
         self.pin_nlink(upper, node, &Spot::at(index.clone(), anchor.clone()))
@@ -257,13 +276,15 @@ impl Overlay {
         upper: &Upper,
         anchor: (&Arc<OwnedFd>, &Name),
         link: &Link,
+        dirs: &mut Vec<Arc<OwnedFd>>,
     ) -> Result<()> {
         let at = locate::upper_dir(&self.fds, &upper.layer, &link.parent)?;
         let times = Spot::fd(at.clone()).stat()?;
         self.mark_impure(upper, &link.parent)?;
         dir::link((anchor.0.as_fd(), anchor.1), (at.as_fd(), &link.name))?;
         restore_times(&link.parent, &at, &times);
-        upper.sync_dir(at.as_fd())
+        dirs.push(at);
+        Ok(())
     }
 
     /// Unlinked while it was copied, or before: it never gets a name that shows.
@@ -324,6 +345,11 @@ impl Overlay {
             if upper.syncs() {
                 file::sync(to.as_fd(), false)?;
             }
+        } else {
+            // The size goes before the mark: a crash between leaves an empty file,
+            // never the old length of zeros.
+            let to = spot.open(rustix::fs::OFlags::WRONLY)?;
+            file::truncate(to.as_fd(), 0)?;
         }
         upper.remove_mark(&spot, "metacopy")?;
         best_effort(
@@ -342,6 +368,12 @@ impl Overlay {
         }
         self.data_fd(node, Access::Write)
     }
+}
+
+/// A complete copy on its way to a name.
+struct Copied<'a> {
+    staged: Staged<'a>,
+    id: ObjectId,
 }
 
 /// An anchor that the resolver did not take for one: left by a copy-up that a

@@ -126,15 +126,15 @@ impl Overlay {
                 .iter()
                 .all(|l| Arc::ptr_eq(&l.parent, parent) && l.name == *name)
         };
+        if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
+            self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;
+        }
         let kept = if last {
             Last::Of(present, hide)
         } else {
             Last::No
         };
         let aside = self.keep_if_last(upper, at, name, node, kept)?;
-        if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
-            self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;
-        }
         if aside == Aside::No
             && let Err(e) = upper.remove(at.as_fd(), name, present, hide)
         {

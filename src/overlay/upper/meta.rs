@@ -87,7 +87,24 @@ impl Upper {
 
     /// Copies a lower object's xattrs (private ones apart) to its copy.
     pub fn copy_xattrs(&self, from: &Spot, to: &Spot) -> Result<()> {
-        for name in xattr::names(&xattr::list(from)?) {
+        let list = match xattr::list(from) {
+            // No call can name them all. What decides access is taken along; the
+            // rest stays below, as it does where an upper keeps no xattrs.
+            Err(Errno::E2BIG | Errno::ERANGE) => {
+                tracing::warn!(
+                    "an object has more xattrs than can be listed: not all are copied up"
+                );
+                [
+                    acl::ACCESS,
+                    acl::DEFAULT,
+                    b"security.capability",
+                    b"security.selinux",
+                ]
+                .join(&0)
+            }
+            r => r?,
+        };
+        for name in xattr::names(&list) {
             if !reserved::copied_up(name) {
                 continue;
             }
