@@ -244,9 +244,21 @@ impl Mount {
     fn wait(&mut self) -> Option<std::process::ExitStatus> {
         let mut daemon = self.daemon.take()?;
         let deadline = Instant::now() + PATIENCE;
+        let mut asked = false;
         loop {
             if let Some(status) = daemon.try_wait().unwrap() {
                 return Some(status);
+            }
+            if !asked && Instant::now() > deadline - PATIENCE / 2 {
+                asked = true;
+                if !held_by_another_namespace(&self.point) {
+                    continue;
+                }
+                // A mount namespace that somebody made while this mount stood has a copy of it, and the daemon serves
+                // that copy for as long as the namespace lives. That is the kernel's way, and no fault of the daemon.
+                daemon.kill().unwrap();
+                daemon.wait().unwrap();
+                return None;
             }
             if Instant::now() > deadline {
                 eprintln!(
@@ -341,14 +353,26 @@ fn umount(point: &Path, flags: i32) -> io::Result<()> {
     }
 }
 
+/// True if some process lives in a mount namespace where this is still mounted.
+fn held_by_another_namespace(point: &Path) -> bool {
+    let want = point.as_os_str().as_bytes();
+    let tables = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    tables
+        .filter_map(|process| std::fs::read(process.path().join("mountinfo")).ok())
+        .any(|table| names_mount(&table, want))
+}
+
 /// True if something is mounted exactly there (asked of the mount table: a dead FUSE mount answers no stat).
 pub fn is_mountpoint(point: &Path) -> bool {
     // The thread's: see `host::own_mounts`.
     let table = std::fs::read("/proc/thread-self/mountinfo").unwrap_or_default();
-    let want = point.as_os_str().as_bytes();
+    names_mount(&table, point.as_os_str().as_bytes())
+}
+
+fn names_mount(table: &[u8], point: &[u8]) -> bool {
     table
         .split(|&b| b == b'\n')
-        .any(|line| line.split(|&b| b == b' ').nth(4) == Some(want))
+        .any(|line| line.split(|&b| b == b' ').nth(4) == Some(point))
 }
 
 fn read_log(mut log: std::fs::File) -> String {

@@ -132,6 +132,26 @@ fn f382_a_lower_that_contains_upper_work_and_mountpoint() {
     assert!(!std::path::Path::new("/etc/hostname.acetate").exists());
 }
 
+/// F#344 again: what is mounted below a lower is an empty directory in the overlay, which can be listed, entered and written
+/// to, also where the layers' mounts cannot be cloned (a user namespace).
+#[test]
+fn f344_mount_points_below_a_lower_are_empty_directories() {
+    if !require_real_root() {
+        return;
+    }
+    let mut root = Layers::new(Base::Shm, 0);
+    root.lowers = vec!["/".into()];
+    let mount = Mount::acetate(&root, "");
+    let script =
+        "ls -A proc sys; stat -c %F proc sys dev; find proc sys | sort; cd proc; test -z \"$(ls)\"";
+    let out = sh(&root.merged, script).unwrap();
+    assert_eq!(
+        out,
+        "proc:\n\nsys:\ndirectory\ndirectory\ndirectory\nproc\nsys\n"
+    );
+    mount.unmount();
+}
+
 /// MF#1319: an overlay on a branch of a union that itself looks into that overlay: D state. Two mounts of ours, each with
 /// the other's mountpoint inside a lower.
 #[test]

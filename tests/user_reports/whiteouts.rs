@@ -246,7 +246,7 @@ fn f476_an_upper_without_xattrs_keeps_deletions_in_marker_files() {
 }
 
 /// F#93, F#94: after a crash in the middle of `rm -r`, the leftovers in the work directory made later removals fail.
-/// Whatever lies in work at the mount is cleared, and removing directories works.
+/// Whatever an overlay left in work (mode 000, as the kernel makes it) is cleared at the mount, and removing directories works.
 #[test]
 fn f93_leftovers_in_the_work_directory_do_no_harm() {
     on_ours(
