@@ -9,6 +9,7 @@
 //! | `ordinary.rs` | the daemon of an ordinary user: 11, 12 |
 //! | `room.rs` | file systems without room, descriptors or xattrs: 4, 10, 13, 14 |
 //! | `together.rs` | several calls at once: 15, 19 |
+//! | `later.rs` | what came after the first twenty: 21 to 24 |
 
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -17,6 +18,7 @@
 mod support;
 
 mod clients;
+mod later;
 mod lowers;
 mod marks;
 mod ordinary;
