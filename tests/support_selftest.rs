@@ -7,7 +7,9 @@ mod support;
 
 use std::fs;
 
-use support::{Base, Facets, Layers, Mount, Snapshot, diff, diff_with, require_kernel_overlay, require_root};
+use support::{
+    Base, Facets, Layers, Mount, Snapshot, diff, diff_with, require_kernel_overlay, require_root,
+};
 
 #[test]
 fn a_snapshot_sees_every_kind_of_difference() {
@@ -19,7 +21,10 @@ fn a_snapshot_sees_every_kind_of_difference() {
         fs::hard_link(root.join("d/f"), root.join("g")).unwrap();
         std::os::unix::fs::symlink("target", root.join("l")).unwrap();
     }
-    assert_eq!(diff(&Snapshot::of(&a.upper), &Snapshot::of(&b.upper)), Vec::<String>::new());
+    assert_eq!(
+        diff(&Snapshot::of(&a.upper), &Snapshot::of(&b.upper)),
+        Vec::<String>::new()
+    );
 
     fs::write(b.upper.join("d/f"), "sAme").unwrap();
     let lines = diff(&Snapshot::of(&a.upper), &Snapshot::of(&b.upper));
@@ -31,7 +36,11 @@ fn a_snapshot_sees_every_kind_of_difference() {
     let lines = diff(&Snapshot::of(&a.upper), &Snapshot::of(&b.upper));
     assert!(lines.iter().any(|l| l.contains("nlink 2 | 1")), "{lines:?}");
 
-    let mtime = diff_with(&Snapshot::of(&a.upper), &Snapshot::of(&b.upper), Facets::REMOUNT);
+    let mtime = diff_with(
+        &Snapshot::of(&a.upper),
+        &Snapshot::of(&b.upper),
+        Facets::REMOUNT,
+    );
     assert!(mtime.iter().any(|l| l.contains("mtime")), "{mtime:?}");
 }
 

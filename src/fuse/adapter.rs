@@ -18,6 +18,7 @@ use super::answers::{
     FOR_EVER, LONG_RANGE, MAX_WRITE, PRIME_INO, PRIME_NAME, Shared, reply_empty, reply_written,
     reply_xattr, with_buffer,
 };
+use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Op};
 use super::workers::Workers;
@@ -393,6 +394,7 @@ impl Filesystem for Adapter {
         let (old, new) = (bytes(name).to_vec(), bytes(newname).to_vec());
         // What moves may have to be copied first: known only on the way.
         let long = self.shared.overlay.rename_is_long(&a, &old)
+            || self.shared.overlay.remove_is_long(&b, &new)
             || how == How::Exchange && self.shared.overlay.rename_is_long(&b, &new);
         self.run(long, reply, move |s, reply| {
             reply_empty(s.overlay.rename((&a, &old), (&b, &new), how), reply);
@@ -672,13 +674,19 @@ impl Filesystem for Adapter {
         reply: ReplyIoctl,
     ) {
         self.shared.counters.count(Op::Ioctl);
-        match self.shared.ioctl(caller(req), ino, cmd, in_data) {
-            Ok(mut v) => {
-                v.truncate(out_size as usize);
-                reply.ioctl(0, &v);
+        let sets = control::SETFLAGS.contains(&cmd) || cmd == control::FSSETXATTR;
+        let node = self.shared.node(ino);
+        let long = sets && node.is_ok_and(|n| self.shared.overlay.copy_is_long(&n, Need::Data));
+        let (who, data) = (caller(req), in_data.to_vec());
+        self.run(long, reply, move |s, reply| {
+            match s.ioctl(who, ino, cmd, &data) {
+                Ok(mut v) => {
+                    v.truncate(out_size as usize);
+                    reply.ioctl(0, &v);
+                }
+                Err(e) => reply.error(errno(e)),
             }
-            Err(e) => reply.error(errno(e)),
-        }
+        });
     }
 
     fn fallocate(

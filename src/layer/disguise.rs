@@ -79,7 +79,10 @@ impl Disguise {
         let mut out = *s;
         out.uid = self.uid;
         out.gid = self.gid;
-        let kind = self.kind.unwrap_or_else(|| s.kind());
+        // A directory is one on disk too, and nothing else is.
+        let is_dir = |k: &Kind| *k == Kind::Dir;
+        let fits = |k: &Kind| is_dir(k) == is_dir(&s.kind());
+        let kind = self.kind.filter(fits).unwrap_or_else(|| s.kind());
         out.mode = kind.mode_bits() | self.mode;
         if matches!(kind, Kind::Char | Kind::Block) {
             out.rdev = self.rdev;

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::sys::dir::{self, Cross};
-use crate::sys::{Errno, Kind, Name, Result, Spot, Stat};
+use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat};
 use mark::{Marks, Opaque};
 
 /// Position of a layer: 0 is the upper, lowers follow from 1, uppermost first.
@@ -44,6 +44,8 @@ pub struct Layer {
     pub cross: Cross,
     /// UUID of its file system, for origin xattrs.
     pub uuid: [u8; 16],
+    /// The directories above its root, as the user's path led to it.
+    pub above: Vec<ObjectId>,
     /// Another layer's file system has the same UUID (cloned images): handles do
     /// not tell their objects apart.
     pub ambiguous: bool,
@@ -85,6 +87,8 @@ impl Layer {
     /// Opens a layer's root by the user's path (symlinks followed).
     pub fn open(id: LayerId, path: &Path, how: Hold) -> Result<Layer> {
         let mut fd = dir::open_root(path)?;
+        // Asked before a clone is taken: there is nothing above that one's root.
+        let above = ancestors(&Arc::new(crate::sys::file::duplicate(fd.as_fd())?));
         let cross = match how {
             // With `Follow` too: what is mounted later, our own mount and others
             // that show us among it, must never be met (no circle can close).
@@ -111,6 +115,7 @@ impl Layer {
             disguised: false,
             cross,
             uuid,
+            above,
             ambiguous: false,
         })
     }
@@ -201,4 +206,28 @@ fn opaque_by_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// The directories above `dir`, itself apart, up to the root of its mount tree.
+fn ancestors(dir: &Arc<OwnedFd>) -> Vec<ObjectId> {
+    let mut out = Vec::new();
+    let mut at = dir.clone();
+    let Ok(mut last) = Spot::fd(at.clone()).stat() else {
+        return out;
+    };
+    for _ in 0..4096 {
+        let up = Spot::at(at.clone(), Name::from(&b".."[..]))
+            .open(rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
+        let Ok(up) = up else { break };
+        at = Arc::new(up);
+        let Ok(s) = Spot::fd(at.clone()).stat() else {
+            break;
+        };
+        if crate::sys::stat::same_object(&s, &last) && s.mnt_id == last.mnt_id {
+            break;
+        }
+        out.push(ObjectId::of(&s));
+        last = s;
+    }
+    out
 }

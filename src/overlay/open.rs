@@ -104,10 +104,7 @@ fn traps(stack: &Stack) -> Vec<ObjectId> {
     let Some(u) = &stack.upper else {
         return Vec::new();
     };
-    let work = Spot::fd(u.work.clone()).stat().map(|s| ObjectId::of(&s));
-    std::iter::once(ObjectId::of(&u.layer.root_stat))
-        .chain(work)
-        .collect()
+    vec![ObjectId::of(&u.layer.root_stat), u.work_root]
 }
 
 /// Whether any layer's file system can hold an ACL.
@@ -256,6 +253,7 @@ fn finish_upper(
         rename_whiteout: is_char && probe::rename_whiteout(work.as_fd()).unwrap_or(false),
         unnamed_files: probe::unnamed_files(work.as_fd()),
         whiteouts,
+        work_root: ObjectId::of(&work_dir.root_stat),
         namespace,
         index,
         durability: options.durability,
@@ -333,8 +331,7 @@ fn check_places(
             "put both below one directory of one mount",
         ));
     }
-    let above_upper = ancestors(&upper.root);
-    let above_work = ancestors(&work.root);
+    let (above_upper, above_work) = (&upper.above, &work.above);
     if u == w || above_work.contains(&u) || above_upper.contains(&w) {
         return Err(SetupError::new(
             format!(
@@ -356,13 +353,13 @@ fn check_places(
                 "a lower layer is never written: use an empty directory as upperdir",
             ));
         }
-        if ancestors(&l.root).contains(&w) {
+        if l.above.contains(&w) {
             return Err(SetupError::new(
                 format!("a lowerdir lies inside workdir {}", work_path.display()),
                 "the work directory is emptied at each mount: use an empty directory of its own",
             ));
         }
-        if ancestors(&l.root).contains(&u) {
+        if l.above.contains(&u) {
             return Err(SetupError::new(
                 format!("a lowerdir lies inside upperdir {}", path.display()),
                 "writing to the mount would change that lower layer: put it elsewhere",
@@ -376,30 +373,6 @@ fn check_places(
         }
     }
     Ok(())
-}
-
-/// The directories above `dir`, itself apart, up to the root of its mount tree.
-fn ancestors(dir: &Arc<OwnedFd>) -> Vec<ObjectId> {
-    let mut out = Vec::new();
-    let mut at = dir.clone();
-    let Ok(mut last) = Spot::fd(at.clone()).stat() else {
-        return out;
-    };
-    for _ in 0..4096 {
-        let up = Spot::at(at.clone(), Name::from(&b".."[..]))
-            .open(rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
-        let Ok(up) = up else { break };
-        at = Arc::new(up);
-        let Ok(s) = Spot::fd(at.clone()).stat() else {
-            break;
-        };
-        if crate::sys::stat::same_object(&s, &last) && s.mnt_id == last.mnt_id {
-            break;
-        }
-        out.push(ObjectId::of(&s));
-        last = s;
-    }
-    out
 }
 
 /// Takes the lock that keeps a second live mount away.

@@ -30,19 +30,31 @@ struct Disk {
 }
 
 fn run(program: &str, args: &[&Path]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|out| out.status.success())
+    Command::new(program)
+        .args(args)
+        .output()
+        .is_ok_and(|out| out.status.success())
 }
 
 impl Disk {
     fn new(root: &Path) -> Option<Self> {
-        let disk = Self { image: root.join("image"), point: root.join("disk") };
+        let disk = Self {
+            image: root.join("image"),
+            point: root.join("disk"),
+        };
         fs::create_dir(&disk.point).unwrap();
-        File::create(&disk.image).unwrap().set_len(64 << 20).unwrap();
+        File::create(&disk.image)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
         (run("mkfs.ext4", &[Path::new("-q"), &disk.image]) && disk.mount()).then_some(disk)
     }
 
     fn mount(&self) -> bool {
-        run("mount", &[Path::new("-o"), Path::new("loop"), &self.image, &self.point])
+        run(
+            "mount",
+            &[Path::new("-o"), Path::new("loop"), &self.image, &self.point],
+        )
     }
 
     /// Cuts the power.
@@ -86,7 +98,11 @@ fn work(root: &Path) {
         match n % 5 {
             // Overwritten in place and synced.
             0 => {
-                let mut file = OpenOptions::new().write(true).truncate(true).open(&path).unwrap();
+                let mut file = OpenOptions::new()
+                    .write(true)
+                    .truncate(true)
+                    .open(&path)
+                    .unwrap();
                 file.write_all(&new(n)).unwrap();
                 file.sync_all().unwrap();
             }
@@ -100,7 +116,12 @@ fn work(root: &Path) {
                 synced_dir(&root.join("d"));
             }
             // Nobody synced these: the old content is all that is asked for.
-            2 => OpenOptions::new().append(true).open(&path).unwrap().write_all(b"appended").unwrap(),
+            2 => OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .unwrap()
+                .write_all(b"appended")
+                .unwrap(),
             3 => fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap(),
             _ => fs::rename(&path, root.join(format!("d/moved{n}"))).unwrap(),
         }
@@ -119,7 +140,8 @@ fn check(root: &Path, journal: Journal) -> Vec<String> {
             (None, _) => false,
         };
         if !right {
-            let seen = found.map(|f| format!("{} bytes, {}", f.len(), f[..f.len().min(10)].escape_ascii()));
+            let seen = found
+                .map(|f| format!("{} bytes, {}", f.len(), f[..f.len().min(10)].escape_ascii()));
             wrong.push(format!("{journal:?}: f{n} (kind {}): {seen:?}", n % 5));
         }
     }
@@ -145,11 +167,20 @@ fn cut_and_look(journal: Journal, options: &str) -> Option<Vec<String>> {
     work(&layers.merged);
     disk.cut(journal);
     mount.kill_daemon();
-    assert!(disk.unmount() && disk.mount(), "the image does not mount again");
+    assert!(
+        disk.unmount() && disk.mount(),
+        "the image does not mount again"
+    );
     let again = Mount::acetate(&layers, options);
     let wrong = check(&layers.merged, journal);
     again.unmount();
-    let left: Vec<_> = layers.work.join("work").read_dir().unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> = layers
+        .work
+        .join("work")
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert!(left.is_empty(), "left in the work directory: {left:?}");
     Some(wrong)
 }
@@ -177,6 +208,9 @@ fn a_volatile_mount_loses_something_in_a_power_cut() {
         return;
     }
     if let Some(wrong) = cut_and_look(Journal::Flushed, "volatile") {
-        assert!(!wrong.is_empty(), "the power cut lost nothing, so it is none");
+        assert!(
+            !wrong.is_empty(),
+            "the power cut lost nothing, so it is none"
+        );
     }
 }

@@ -28,29 +28,47 @@ fn traced(options: &str, body: impl FnOnce(&Layers)) -> Vec<String> {
         .spawn()
         .unwrap();
     // "Process N attached" comes when it is; the pipe is not read to its end as strace goes on.
-    wait_until(|| fs::read_to_string(format!("/proc/{}/status", mount.pid().unwrap())).unwrap().contains(&format!("TracerPid:\t{}", strace.id())));
+    wait_until(|| {
+        fs::read_to_string(format!("/proc/{}/status", mount.pid().unwrap()))
+            .unwrap()
+            .contains(&format!("TracerPid:\t{}", strace.id()))
+    });
     body(&layers);
     mount.unmount();
     wait_until(|| strace.try_wait().unwrap().is_some());
-    fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect()
+    fs::read_to_string(log)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn wait_until(mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "strace does not come or go");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "strace does not come or go"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 fn syncs(line: &str) -> bool {
-    ["fsync(", "fdatasync(", "syncfs("].iter().any(|call| line.contains(call))
+    ["fsync(", "fdatasync(", "syncfs("]
+        .iter()
+        .any(|call| line.contains(call))
 }
 
 /// The line that gives the copied file its name in the upper.
 fn publishing(lines: &[String]) -> usize {
-    let names = |line: &&String| (line.contains("linkat(") || line.contains("renameat")) && line.contains("\"file\"");
-    lines.iter().position(|line| names(&line)).unwrap_or_else(|| panic!("no line publishes: {lines:#?}"))
+    let names = |line: &&String| {
+        (line.contains("linkat(") || line.contains("renameat")) && line.contains("\"file\"")
+    };
+    lines
+        .iter()
+        .position(|line| names(&line))
+        .unwrap_or_else(|| panic!("no line publishes: {lines:#?}"))
 }
 
 #[test]
@@ -59,22 +77,38 @@ fn a_copy_up_is_synced_before_it_has_a_name() {
         return;
     }
     let lines = traced("", |layers| {
-        let file = fs::OpenOptions::new().append(true).open(layers.at("d/e/file")).unwrap();
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .open(layers.at("d/e/file"))
+            .unwrap();
         std::io::Write::write_all(&mut &file, b"more").unwrap();
         file.sync_all().unwrap();
     });
     let named = publishing(&lines);
     let data = lines[..named].iter().rposition(|line| {
-        ["copy_file_range(", "pwrite64(", "FICLONE", "sendfile("].iter().any(|call| line.contains(call))
+        ["copy_file_range(", "pwrite64(", "FICLONE", "sendfile("]
+            .iter()
+            .any(|call| line.contains(call))
             || (line.contains(" write(") && !line.contains("/dev/fuse"))
     });
     let data = data.unwrap_or_else(|| panic!("no data was copied before the name: {lines:#?}"));
-    assert!(lines[data..named].iter().any(|line| syncs(line)), "the data is not synced before the name: {lines:#?}");
-    assert!(lines[named..].iter().any(|line| syncs(line)), "nothing is synced after the name: {lines:#?}");
+    assert!(
+        lines[data..named].iter().any(|line| syncs(line)),
+        "the data is not synced before the name: {lines:#?}"
+    );
+    assert!(
+        lines[named..].iter().any(|line| syncs(line)),
+        "nothing is synced after the name: {lines:#?}"
+    );
     // The caller's fsync came after its write, and so must ours: the last write to the file is synced.
-    let written = lines.iter().rposition(|line| line.contains("write") && line.contains("more"));
+    let written = lines
+        .iter()
+        .rposition(|line| line.contains("write") && line.contains("more"));
     let written = written.unwrap_or_else(|| panic!("the caller's write is not seen: {lines:#?}"));
-    assert!(lines[written..].iter().any(|line| syncs(line)), "the caller's fsync did nothing: {lines:#?}");
+    assert!(
+        lines[written..].iter().any(|line| syncs(line)),
+        "the caller's fsync did nothing: {lines:#?}"
+    );
 }
 
 #[test]
@@ -83,7 +117,10 @@ fn a_volatile_mount_waits_for_no_disk() {
         return;
     }
     let lines = traced("volatile", |layers| {
-        let file = fs::OpenOptions::new().append(true).open(layers.at("d/e/file")).unwrap();
+        let file = fs::OpenOptions::new()
+            .append(true)
+            .open(layers.at("d/e/file"))
+            .unwrap();
         std::io::Write::write_all(&mut &file, b"more").unwrap();
         file.sync_all().unwrap();
     });

@@ -18,14 +18,21 @@ fn assert_names(layers: &Layers, names: &[&str], absent: &[&str]) {
         let check_absent = || {
             for name in absent {
                 let found = layers.at(name).symlink_metadata();
-                assert!(found.is_err(), "{name} can be looked up (lookups first: {lookups_first})");
+                assert!(
+                    found.is_err(),
+                    "{name} can be looked up (lookups first: {lookups_first})"
+                );
             }
         };
         if lookups_first {
             check_absent();
         }
         let tree = Snapshot::of(&layers.merged);
-        let seen: Vec<_> = tree.names().into_iter().filter(|name| *name != ".").collect();
+        let seen: Vec<_> = tree
+            .names()
+            .into_iter()
+            .filter(|name| *name != ".")
+            .collect();
         assert_eq!(seen, names, "lookups first: {lookups_first}");
         tree.assert_sound("with marks");
         check_absent();
@@ -59,7 +66,11 @@ fn a_wh_file_hides_what_is_below_and_nothing_else() {
     file(&middle.join("d/.wh.f2"), "");
     file(&middle.join("d/.wh.same"), "");
     file(&middle.join("d/.wh.f0"), "");
-    assert_names(&layers, &["d", "d/f0", "d/f1", "d/same"], &["d/.wh.f2", "d/.wh.same", "d/f2"]);
+    assert_names(
+        &layers,
+        &["d", "d/f0", "d/f1", "d/same"],
+        &["d/.wh.f2", "d/.wh.same", "d/f2"],
+    );
     let mount = Mount::acetate(&layers, "");
     assert_eq!(fs::read_to_string(layers.at("d/same")).unwrap(), "0");
     mount.unmount();
@@ -75,7 +86,11 @@ fn a_wh_file_for_a_directory_hides_its_content() {
     fs::remove_dir_all(layers.lowers[1].join("d")).unwrap();
     file(&layers.lowers[1].join(".wh.d"), "");
     // The topmost layer makes it anew: only its own content is there.
-    assert_names(&layers, &["d", "d/f0", "d/same"], &["d/f1", "d/f2", ".wh.d"]);
+    assert_names(
+        &layers,
+        &["d", "d/f0", "d/same"],
+        &["d/f1", "d/f2", ".wh.d"],
+    );
 }
 
 #[test]
@@ -86,7 +101,11 @@ fn a_directory_beside_its_own_whiteout_hides_only_below() {
     let layers = three();
     // buildkit writes both: the whiteout is for the layers below.
     file(&layers.lowers[1].join(".wh.d"), "");
-    assert_names(&layers, &["d", "d/f0", "d/f1", "d/same"], &["d/f2", ".wh.d"]);
+    assert_names(
+        &layers,
+        &["d", "d/f0", "d/f1", "d/same"],
+        &["d/f2", ".wh.d"],
+    );
 }
 
 #[test]
@@ -96,7 +115,11 @@ fn an_opq_file_makes_a_directory_opaque() {
     }
     let layers = three();
     file(&layers.lowers[1].join("d/.wh..wh..opq"), "");
-    assert_names(&layers, &["d", "d/f0", "d/f1", "d/same"], &["d/f2", "d/.wh..wh..opq"]);
+    assert_names(
+        &layers,
+        &["d", "d/f0", "d/f1", "d/same"],
+        &["d/f2", "d/.wh..wh..opq"],
+    );
 }
 
 #[test]
@@ -104,7 +127,11 @@ fn every_opaque_attribute_counts() {
     if !ready() {
         return;
     }
-    for name in ["trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"] {
+    for name in [
+        "trusted.overlay.opaque",
+        "user.overlay.opaque",
+        "user.fuseoverlayfs.opaque",
+    ] {
         let layers = three();
         xattr(&layers.lowers[1].join("d"), name, "y");
         eprintln!("{name}");
@@ -123,7 +150,11 @@ fn character_devices_hide_in_any_position() {
     // Over nothing at all, in the lowest layer and in the upper.
     whiteout(&layers.lowers[2].join("nothing"));
     whiteout(&layers.upper.join("nothing-either"));
-    assert_names(&layers, &["d", "d/f0", "d/same"], &["d/f1", "d/f2", "nothing", "nothing-either"]);
+    assert_names(
+        &layers,
+        &["d", "d/f0", "d/same"],
+        &["d/f1", "d/f2", "nothing", "nothing-either"],
+    );
 }
 
 /// As containers and nested overlays write them where character devices are not to be had.
@@ -140,7 +171,10 @@ fn attribute_whiteouts_hide_where_the_directory_says_so() {
     let kernel = Mount::kernel(&layers, "");
     let reference = Snapshot::of(&layers.merged);
     kernel.unmount();
-    assert!(!reference.objects.contains_key("d/f2"), "the kernel of this host knows xattr whiteouts");
+    assert!(
+        !reference.objects.contains_key("d/f2"),
+        "the kernel of this host knows xattr whiteouts"
+    );
     assert_names(&layers, &["d", "d/f0", "d/f1", "d/same"], &["d/f2"]);
     let mount = Mount::acetate(&layers, "");
     let lines = diff(&reference, &Snapshot::of(&layers.merged));
@@ -155,7 +189,12 @@ fn no_mark_is_visible_among_the_attributes() {
     }
     let layers = three();
     let dir = layers.lowers[0].join("d");
-    for name in ["trusted.overlay.origin", "trusted.overlay.impure", "user.fuseoverlayfs.origin", "user.overlay.impure"] {
+    for name in [
+        "trusted.overlay.origin",
+        "trusted.overlay.impure",
+        "user.fuseoverlayfs.origin",
+        "user.overlay.impure",
+    ] {
         xattr(&dir, name, "y");
     }
     xattr(&dir, "user.containers.override_stat", "0:0:0755");
@@ -186,12 +225,19 @@ fn a_deleted_file_does_not_come_back_in_a_directory_made_anew() {
     let mount = Mount::acetate(&layers, "");
     assert_eq!(listed(&layers.at("a")), ["sub"]);
     assert_eq!(listed(&layers.at("a/sub")), ["new"]);
-    assert!(layers.at("a/sub/x").symlink_metadata().is_err(), "the deleted file is back");
+    assert!(
+        layers.at("a/sub/x").symlink_metadata().is_err(),
+        "the deleted file is back"
+    );
     mount.unmount();
 }
 
 fn listed(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = dir.read_dir().unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = dir
+        .read_dir()
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -206,7 +252,11 @@ fn kernel_marks_mean_the_same_to_both() {
     whiteout(&layers.lowers[0].join("d/f2"));
     xattr(&layers.lowers[1].join("d"), "trusted.overlay.opaque", "y");
     fs::create_dir_all(layers.lowers[0].join("moved")).unwrap();
-    xattr(&layers.lowers[0].join("moved"), "trusted.overlay.redirect", "/elsewhere");
+    xattr(
+        &layers.lowers[0].join("moved"),
+        "trusted.overlay.redirect",
+        "/elsewhere",
+    );
     file(&layers.lowers[2].join("elsewhere/inside"), "i");
     // As a rename leaves it.
     whiteout(&layers.lowers[0].join("elsewhere"));

@@ -17,7 +17,16 @@ fn stack() -> Layers {
     own_mounts();
     let layers = Layers::new(Base::Disk, 2);
     let (top, low) = (&layers.lowers[0], &layers.lowers[1]);
-    for name in ["dir/sub/a", "dir/sub/b", "dir/c", "moved/inner/f", "moved/g", "gone/x", "again/old", "top"] {
+    for name in [
+        "dir/sub/a",
+        "dir/sub/b",
+        "dir/c",
+        "moved/inner/f",
+        "moved/g",
+        "gone/x",
+        "again/old",
+        "top",
+    ] {
         file(&low.join(name), name);
     }
     file(&low.join("big"), &"0123456789".repeat(50_000));
@@ -52,12 +61,19 @@ fn change(root: &Path, reader: Reader) {
     fs::write(root.join("made/f"), "f").unwrap();
     if reader == Reader::Kernel {
         // One inode under three names stays one.
-        let mut linked = fs::OpenOptions::new().append(true).open(root.join("link1")).unwrap();
+        let mut linked = fs::OpenOptions::new()
+            .append(true)
+            .open(root.join("link1"))
+            .unwrap();
         std::io::Write::write_all(&mut linked, b"+").unwrap();
         drop(linked);
         fs::hard_link(root.join("link2"), root.join("dir/link3")).unwrap();
         fs::rename(root.join("moved"), root.join("made/moved-here")).unwrap();
-        fs::rename(root.join("made/moved-here/inner"), root.join("inner-at-top")).unwrap();
+        fs::rename(
+            root.join("made/moved-here/inner"),
+            root.join("inner-at-top"),
+        )
+        .unwrap();
         // The name is used again, by something that has nothing to do with it.
         file(&root.join("moved/other"), "other");
     }
@@ -89,18 +105,36 @@ fn made_by(maker: Kind, options: &str) {
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
     live.assert_sound("the live mount");
-    assert_eq!(fs::read_to_string(layers.lowers[1].join("link1")).unwrap(), "dir/c", "a lower was written");
+    assert_eq!(
+        fs::read_to_string(layers.lowers[1].join("link1")).unwrap(),
+        "dir/c",
+        "a lower was written"
+    );
     for reader in [Kind::Acetate, Kind::Kernel] {
-        assert_same(&live, &view(reader, &layers, options), &format!("made by {maker:?} | read by {reader:?}"));
+        assert_same(
+            &live,
+            &view(reader, &layers, options),
+            &format!("made by {maker:?} | read by {reader:?}"),
+        );
     }
     // As a middle layer, under an upper and another lower that adds a little.
     let mut above = layers.sibling(Base::Disk);
     let extra = above.root.join("extra");
     file(&extra.join("made/moved-here/added"), "added");
     above.lowers.splice(0..0, [extra, layers.upper.clone()]);
-    let (ours, theirs) = (view(Kind::Acetate, &above, options), view(Kind::Kernel, &above, options));
-    assert!(ours.objects.contains_key("made/moved-here/added") && ours.objects.contains_key("made/moved-here/g"));
-    assert_same(&theirs, &ours, "a former upper as a middle layer, kernel | acetate");
+    let (ours, theirs) = (
+        view(Kind::Acetate, &above, options),
+        view(Kind::Kernel, &above, options),
+    );
+    assert!(
+        ours.objects.contains_key("made/moved-here/added")
+            && ours.objects.contains_key("made/moved-here/g")
+    );
+    assert_same(
+        &theirs,
+        &ours,
+        "a former upper as a middle layer, kernel | acetate",
+    );
 }
 
 #[test]
@@ -127,7 +161,11 @@ fn an_upper_made_by_acetate_by_default() {
     change(&layers.merged, Reader::Kernel);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
-    assert_same(&live, &view(Kind::Kernel, &layers, ALL_ON), "acetate with its defaults | kernel with all on");
+    assert_same(
+        &live,
+        &view(Kind::Kernel, &layers, ALL_ON),
+        "acetate with its defaults | kernel with all on",
+    );
 }
 
 /// Work goes on in turns: neither may trip over what the other left in the work directory and the index.
@@ -138,7 +176,11 @@ fn the_kernel_and_acetate_take_turns() {
     }
     let layers = stack();
     for turn in 0..6 {
-        let kind = if turn % 2 == 0 { Kind::Acetate } else { Kind::Kernel };
+        let kind = if turn % 2 == 0 {
+            Kind::Acetate
+        } else {
+            Kind::Kernel
+        };
         let mount = Mount::with(kind, &layers, ALL_ON);
         let root = &layers.merged;
         fs::write(root.join(format!("file{turn}")), "x").unwrap();
@@ -152,11 +194,18 @@ fn the_kernel_and_acetate_take_turns() {
         mount.unmount();
         live.assert_sound(&format!("turn {turn}"));
         for reader in [Kind::Acetate, Kind::Kernel] {
-            assert_same(&live, &view(reader, &layers, ALL_ON), &format!("turn {turn} by {kind:?} | {reader:?}"));
+            assert_same(
+                &live,
+                &view(reader, &layers, ALL_ON),
+                &format!("turn {turn} by {kind:?} | {reader:?}"),
+            );
         }
     }
     let tree = view(Kind::Kernel, &layers, ALL_ON);
-    assert_eq!(tree.objects["link1"].nlink, 9, "dir/c, link1, link2 and six more");
+    assert_eq!(
+        tree.objects["link1"].nlink, 9,
+        "dir/c, link1, link2 and six more"
+    );
 }
 
 /// The C implementation, as installed.
@@ -167,12 +216,18 @@ fn c_mount(layers: &Layers) -> Option<Mount> {
         return None;
     }
     let mut command = Command::new(program);
-    command.args(["-f", "-o", &layers.options()]).arg(&layers.merged);
+    command
+        .args(["-f", "-o", &layers.options()])
+        .arg(&layers.merged);
     Some(Mount::spawn(command, &layers.merged).unwrap())
 }
 
 /// Hard links aside, which C breaks over a remount.
-const C_KNOWS: Facets = Facets { links: false, xattrs: false, ..Facets::TREE };
+const C_KNOWS: Facets = Facets {
+    links: false,
+    xattrs: false,
+    ..Facets::TREE
+};
 
 #[test]
 fn an_upper_made_by_c_fuse_overlayfs() {
@@ -180,7 +235,9 @@ fn an_upper_made_by_c_fuse_overlayfs() {
         return;
     }
     let layers = stack();
-    let Some(mount) = c_mount(&layers) else { return };
+    let Some(mount) = c_mount(&layers) else {
+        return;
+    };
     change(&layers.merged, Reader::C);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
@@ -201,7 +258,9 @@ fn an_upper_made_by_acetate_read_by_c_fuse_overlayfs() {
     change(&layers.merged, Reader::C);
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
-    let Some(mount) = c_mount(&layers) else { return };
+    let Some(mount) = c_mount(&layers) else {
+        return;
+    };
     let theirs = Snapshot::of(&layers.merged);
     mount.unmount();
     let lines = diff_with(&live, &theirs, C_KNOWS);
@@ -223,7 +282,11 @@ fn a_directory_made_anew_at_the_top_stays_empty_over_a_remount() {
     mount.unmount();
     for reader in [Kind::Acetate, Kind::Kernel] {
         let tree = view(reader, &layers, "");
-        let inside: Vec<_> = tree.names().into_iter().filter(|name| name.starts_with("dir/")).collect();
+        let inside: Vec<_> = tree
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with("dir/"))
+            .collect();
         assert_eq!(inside, ["dir/n"], "{reader:?}");
     }
 }

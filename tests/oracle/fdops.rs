@@ -17,14 +17,14 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
         Op::Write { at, data, .. } => {
             let bytes = data.bytes();
             // SAFETY: the buffer is as long as we say.
-            let written = ret(unsafe {
+            value(ret(unsafe {
                 match at {
-                    Some(at) => libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), i64::from(*at)),
+                    Some(at) => {
+                        libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), i64::from(*at))
+                    }
                     None => libc::write(fd, bytes.as_ptr().cast(), bytes.len()),
                 }
-            } as i64)?;
-            touch_fifo(fd);
-            value(Ok(written))
+            } as i64))
         }
         Op::Read { at, len, .. } => read(fd, *at, *len),
         Op::Ftruncate { len, .. } => {
@@ -38,14 +38,26 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
         }
         Op::Fstat { .. } => {
             let stat = fstat(fd)?;
-            let same = if stat.st_ino == ino { "" } else { " with another st_ino than at open" };
+            let same = if stat.st_ino == ino {
+                ""
+            } else {
+                " with another st_ino than at open"
+            };
             Ok(describe(&stat) + same)
         }
         // SAFETY: plain numbers.
-        Op::Fsync { data, .. } => value(ret(unsafe { if *data { libc::fdatasync(fd) } else { libc::fsync(fd) } })),
+        Op::Fsync { data, .. } => value(ret(unsafe {
+            if *data {
+                libc::fdatasync(fd)
+            } else {
+                libc::fsync(fd)
+            }
+        })),
         Op::Fallocate { mode, at, len, .. } => {
             // SAFETY: plain numbers.
-            value(ret(unsafe { libc::fallocate(fd, *mode, i64::from(*at), i64::from(*len)) }))
+            value(ret(unsafe {
+                libc::fallocate(fd, *mode, i64::from(*at), i64::from(*len))
+            }))
         }
         Op::Seek { whence, at, .. } => {
             // SAFETY: plain numbers.
@@ -63,24 +75,44 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
         Op::Fchmod { mode, .. } => value(ret(unsafe { libc::fchmod(fd, *mode) })),
         Op::Fchown { uid, gid, .. } => {
             // SAFETY: plain numbers.
-            value(ret(unsafe { libc::fchown(fd, uid.unwrap_or(KEEP), gid.unwrap_or(KEEP)) }))
+            value(ret(unsafe {
+                libc::fchown(fd, uid.unwrap_or(KEEP), gid.unwrap_or(KEEP))
+            }))
         }
         Op::Futimens { atime, mtime, .. } => {
             let times = [timespec(*atime), timespec(*mtime)];
             // SAFETY: two timespecs.
             value(ret(unsafe { libc::futimens(fd, times.as_ptr()) }))
         }
-        Op::Fsetxattr { name, value: bytes, flags, .. } => {
+        Op::Fsetxattr {
+            name,
+            value: bytes,
+            flags,
+            ..
+        } => {
             let (name, bytes) = xattr_args(name, bytes);
             // SAFETY: a NUL-terminated name, a value as long as we say.
-            value(ret(unsafe { libc::fsetxattr(fd, name.as_ptr(), bytes.as_ptr().cast(), bytes.len(), *flags) }))
+            value(ret(unsafe {
+                libc::fsetxattr(
+                    fd,
+                    name.as_ptr(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    *flags,
+                )
+            }))
         }
         Op::Flistxattr { .. } => {
             let mut names = vec![0u8; 8192];
             // SAFETY: the buffer is as long as we say.
-            let got = ret(unsafe { libc::flistxattr(fd, names.as_mut_ptr().cast(), names.len()) } as i64)?;
+            let got = ret(
+                unsafe { libc::flistxattr(fd, names.as_mut_ptr().cast(), names.len()) } as i64,
+            )?;
             names.truncate(got as usize);
-            let mut names: Vec<_> = names.split(|&b| b == 0).map(|n| n.escape_ascii().to_string()).collect();
+            let mut names: Vec<_> = names
+                .split(|&b| b == 0)
+                .map(|n| n.escape_ascii().to_string())
+                .collect();
             names.sort();
             Ok(names.join(" "))
         }
@@ -93,19 +125,12 @@ pub fn run(fd: RawFd, op: &Op, ino: u64, kind: Kind) -> Seen {
     }
 }
 
-/// A write to a fifo moves its mtime on a plain file system, and is not seen by overlayfs nor by a FUSE daemon.
-pub fn touch_fifo(fd: RawFd) {
-    if fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO) {
-        let times = [timespec(When::Now), timespec(When::Now)];
-        // SAFETY: two timespecs.
-        let _refused_alike = unsafe { libc::futimens(fd, times.as_ptr()) };
-    }
-}
-
 fn read(fd: RawFd, at: u32, len: u32) -> Seen {
     let mut bytes = vec![0u8; len as usize];
     // SAFETY: the buffer is as long as we say.
-    let got = ret(unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), bytes.len(), i64::from(at)) } as i64)?;
+    let got = ret(
+        unsafe { libc::pread(fd, bytes.as_mut_ptr().cast(), bytes.len(), i64::from(at)) } as i64,
+    )?;
     bytes.truncate(got as usize);
     Ok(summary(&bytes))
 }
@@ -115,7 +140,12 @@ pub fn summary(bytes: &[u8]) -> String {
     use std::hash::Hasher;
     let mut hasher = std::collections::hash_map::DefaultHasher::new();
     hasher.write(bytes);
-    format!("{} bytes {:016x} {}", bytes.len(), hasher.finish(), bytes[..bytes.len().min(12)].escape_ascii())
+    format!(
+        "{} bytes {:016x} {}",
+        bytes.len(),
+        hasher.finish(),
+        bytes[..bytes.len().min(12)].escape_ascii()
+    )
 }
 
 /// The entries from the descriptor's position on, sorted, each with its type; `.` and `..` must come once.
@@ -124,8 +154,9 @@ pub fn getdents(fd: RawFd, kind: Kind) -> Result<Vec<String>, i32> {
     let mut buffer = vec![0u8; 32768];
     loop {
         // SAFETY: the buffer is as long as we say.
-        let got =
-            ret(unsafe { libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len()) })? as usize;
+        let got = ret(unsafe {
+            libc::syscall(libc::SYS_getdents64, fd, buffer.as_mut_ptr(), buffer.len())
+        })? as usize;
         if got == 0 {
             break;
         }
@@ -133,7 +164,10 @@ pub fn getdents(fd: RawFd, kind: Kind) -> Result<Vec<String>, i32> {
         // struct linux_dirent64: ino u64, off i64, reclen u16, type u8, name.
         while rest.len() > 19 {
             let length = u16::from_le_bytes([rest[16], rest[17]]) as usize;
-            let name = rest[19..length].split(|&b| b == 0).next().unwrap_or_default();
+            let name = rest[19..length]
+                .split(|&b| b == 0)
+                .next()
+                .unwrap_or_default();
             if !stray_whiteout(fd, name, rest[18], kind) {
                 names.push(format!("{}:{}", name.escape_ascii(), rest[18]));
             }
@@ -153,7 +187,12 @@ fn stray_whiteout(dir: RawFd, name: &[u8], d_type: u8, kind: Kind) -> bool {
     // SAFETY: stat is plain numbers, valid as zeroes; a NUL-terminated name.
     let found = unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
-        ret(libc::fstatat(dir, c(name).as_ptr(), &mut stat, libc::AT_SYMLINK_NOFOLLOW))
+        ret(libc::fstatat(
+            dir,
+            c(name).as_ptr(),
+            &mut stat,
+            libc::AT_SYMLINK_NOFOLLOW,
+        ))
     };
     found == Err(libc::EACCES) || (found == Err(libc::ENOENT) && kind == Kind::Kernel)
 }
@@ -165,14 +204,27 @@ fn mmap_write(fd: RawFd, at: u32, byte: u8) -> Seen {
     let page = i64::from(at) & !4095;
     // SAFETY: a new mapping, unmapped below, touched only by the kernel on our behalf.
     let map = unsafe {
-        libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, page)
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            fd,
+            page,
+        )
     };
     if map == libc::MAP_FAILED {
         return Err(crate::support::raw::errno());
     }
     let result = if i64::from(at) < size {
-        let local = libc::iovec { iov_base: std::ptr::from_ref(&byte).cast_mut().cast(), iov_len: 1 };
-        let remote = libc::iovec { iov_base: map.wrapping_byte_add((at & 4095) as usize), iov_len: 1 };
+        let local = libc::iovec {
+            iov_base: std::ptr::from_ref(&byte).cast_mut().cast(),
+            iov_len: 1,
+        };
+        let remote = libc::iovec {
+            iov_base: map.wrapping_byte_add((at & 4095) as usize),
+            iov_len: 1,
+        };
         // SAFETY: one byte from our stack into our own mapping.
         unsafe {
             // A write through a mapping is a write to a FUSE daemon, and takes the privileges along.
@@ -192,20 +244,40 @@ fn mmap_write(fd: RawFd, at: u32, byte: u8) -> Seen {
 }
 
 fn mmap_read(fd: RawFd) -> Seen {
-    let size = fstat(fd)?.st_size.min(1 << 17) as usize;
+    let stat = fstat(fd)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+        return Err(libc::ENODEV);
+    }
+    let size = stat.st_size.min(1 << 17) as usize;
     if size == 0 {
         return Ok("empty".to_owned());
     }
     // SAFETY: a new mapping, unmapped below.
-    let map = unsafe { libc::mmap(std::ptr::null_mut(), size, libc::PROT_READ, libc::MAP_PRIVATE, fd, 0) };
+    let map = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            size,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE,
+            fd,
+            0,
+        )
+    };
     if map == libc::MAP_FAILED {
         return Err(crate::support::raw::errno());
     }
     let mut bytes = vec![0u8; size];
-    let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: size };
-    let remote = libc::iovec { iov_base: map, iov_len: size };
+    let local = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: size,
+    };
+    let remote = libc::iovec {
+        iov_base: map,
+        iov_len: size,
+    };
     // SAFETY: `size` bytes of our own mapping into our own buffer.
-    let got = unsafe { ret(libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) as i64) };
+    let got =
+        unsafe { ret(libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) as i64) };
     // SAFETY: mapped above.
     unsafe { libc::munmap(map, size) };
     bytes.truncate(got? as usize);

@@ -63,11 +63,20 @@ fn data() -> impl Strategy<Value = Data> {
 }
 
 fn mode() -> impl Strategy<Value = u32> {
-    select(&[0o644u32, 0o600, 0o755, 0o777, 0o666, 0o000, 0o4755, 0o2755, 0o6777, 0o1777, 0o2775, 0o2644, 0o400, 0o070][..])
+    select(
+        &[
+            0o644u32, 0o600, 0o755, 0o777, 0o666, 0o000, 0o4755, 0o2755, 0o6777, 0o1777, 0o2775,
+            0o2644, 0o400, 0o070,
+        ][..],
+    )
 }
 
 fn dir_mode() -> impl Strategy<Value = u32> {
-    select(&[0o755u32, 0o755, 0o777, 0o1777, 0o2775, 0o2777, 0o700, 0o555, 0o000, 0o711][..])
+    select(
+        &[
+            0o755u32, 0o755, 0o777, 0o1777, 0o2775, 0o2777, 0o700, 0o555, 0o000, 0o711,
+        ][..],
+    )
 }
 
 fn id() -> impl Strategy<Value = u32> {
@@ -95,8 +104,20 @@ fn when() -> impl Strategy<Value = When> {
 
 fn acl() -> impl Strategy<Value = Value> {
     let bits = 0..8u16;
-    (bits.clone(), proptest::option::of(bits.clone()), bits.clone(), bits.clone(), bits)
-        .prop_map(|(user, named, group, mask, other)| Value::Acl { user, named, group, mask, other })
+    (
+        bits.clone(),
+        proptest::option::of(bits.clone()),
+        bits.clone(),
+        bits.clone(),
+        bits,
+    )
+        .prop_map(|(user, named, group, mask, other)| Value::Acl {
+            user,
+            named,
+            group,
+            mask,
+            other,
+        })
 }
 
 /// Names and values that make sense together, and some that do not.
@@ -133,7 +154,10 @@ fn offset() -> impl Strategy<Value = u32> {
 }
 
 fn open_flags() -> impl Strategy<Value = i32> {
-    use libc::{O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+    use libc::{
+        O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, O_TRUNC,
+        O_WRONLY,
+    };
     prop_oneof![
         6 => Just(O_RDONLY),
         6 => Just(O_RDWR),
@@ -153,8 +177,17 @@ fn open_flags() -> impl Strategy<Value = i32> {
 
 fn write_flags() -> impl Strategy<Value = i32> {
     use libc::{O_APPEND, O_CREAT, O_EXCL, O_TRUNC, O_WRONLY};
-    select(&[O_WRONLY | O_CREAT | O_TRUNC, O_WRONLY | O_CREAT, O_WRONLY | O_CREAT | O_EXCL, O_WRONLY, O_WRONLY | O_TRUNC,
-             O_WRONLY | O_APPEND, O_WRONLY | O_CREAT | O_APPEND][..])
+    select(
+        &[
+            O_WRONLY | O_CREAT | O_TRUNC,
+            O_WRONLY | O_CREAT,
+            O_WRONLY | O_CREAT | O_EXCL,
+            O_WRONLY,
+            O_WRONLY | O_TRUNC,
+            O_WRONLY | O_APPEND,
+            O_WRONLY | O_CREAT | O_APPEND,
+        ][..],
+    )
 }
 
 /// Operations on open descriptors.
@@ -191,8 +224,16 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
 /// Operations that change names.
 fn name_op(scope: Scope) -> BoxedStrategy<Op> {
     let flags = prop_oneof![8 => Just(0), 2 => Just(libc::RENAME_NOREPLACE), 2 => Just(libc::RENAME_EXCHANGE), 1 => Just(libc::RENAME_WHITEOUT)];
-    let special = select(&[(libc::S_IFIFO | 0o644, (0, 0)), (libc::S_IFSOCK | 0o777, (0, 0)), (libc::S_IFCHR | 0o666, (1, 3)),
-                           (libc::S_IFBLK | 0o600, (7, 99)), (libc::S_IFREG | 0o640, (0, 0)), (libc::S_IFCHR | 0o600, (0, 0))][..]);
+    let special = select(
+        &[
+            (libc::S_IFIFO | 0o644, (0, 0)),
+            (libc::S_IFSOCK | 0o777, (0, 0)),
+            (libc::S_IFCHR | 0o666, (1, 3)),
+            (libc::S_IFBLK | 0o600, (7, 99)),
+            (libc::S_IFREG | 0o640, (0, 0)),
+            (libc::S_IFCHR | 0o600, (0, 0)),
+        ][..],
+    );
     prop_oneof![
         12 => (path(), open_flags(), mode(), slot()).prop_map(|(path, flags, mode, slot)| Op::Open { path, flags, mode, slot }),
         5 => (path(), write_flags(), data()).prop_map(|(path, flags, data)| Op::WriteFile { path, flags, data }),
@@ -244,12 +285,22 @@ fn step(scope: Scope) -> BoxedStrategy<Step> {
     };
     let umask = select(&[0o022u32, 0o022, 0, 0o077, 0o027][..]);
     let at = proptest::option::weighted(0.15, slot());
-    let op = Union::new_weighted(vec![(5, name_op(scope)), (3, object_op(scope)), (3, fd_op(scope))]);
-    (who, umask, at, op).prop_map(|(who, umask, at, op)| {
-        // See `mmap_write`: it has to take privileges away first.
-        let who = if matches!(op, Op::MmapWrite { .. }) { Who::Root } else { who };
-        Step { who, umask, at, op }
-    }).boxed()
+    let op = Union::new_weighted(vec![
+        (5, name_op(scope)),
+        (3, object_op(scope)),
+        (3, fd_op(scope)),
+    ]);
+    (who, umask, at, op)
+        .prop_map(|(who, umask, at, op)| {
+            // See `mmap_write`: it has to take privileges away first.
+            let who = if matches!(op, Op::MmapWrite { .. }) {
+                Who::Root
+            } else {
+                who
+            };
+            Step { who, umask, at, op }
+        })
+        .boxed()
 }
 
 fn item(scope: Scope) -> impl Strategy<Value = Item> {
@@ -281,7 +332,13 @@ fn item(scope: Scope) -> impl Strategy<Value = Item> {
 /// A whole case.
 pub fn case(scope: Scope) -> BoxedStrategy<Case> {
     // Directories to work in come first: else most paths lead nowhere.
-    const GROUND: &[&[&[u8]]] = &[&[b"d"], &[b"e"], &[b"d", b"d"], &[b"d", b"e"], &[b"e", b"d"]];
+    const GROUND: &[&[&[u8]]] = &[
+        &[b"d"],
+        &[b"e"],
+        &[b"d", b"d"],
+        &[b"d", b"e"],
+        &[b"e", b"d"],
+    ];
     let ground = (0..=GROUND.len()).prop_map(|n| {
         let dir = |path: &&[&'static [u8]]| Item {
             path: Path(path.to_vec()),
@@ -292,13 +349,26 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
         };
         GROUND[..n].iter().map(dir).collect::<Vec<_>>()
     });
-    let layer = (ground, vec(item(scope), 0..25)).prop_map(|(mut ground, items)| { ground.extend(items); ground });
+    let layer = (ground, vec(item(scope), 0..25)).prop_map(|(mut ground, items)| {
+        ground.extend(items);
+        ground
+    });
     let layers = vec(layer, 1..=4);
     let then = prop_oneof![4 => Just(Then::GoOn), 2 => Just(Then::Remount), 1 => Just(Then::PushOwn), 1 => Just(Then::PushReference)];
     // Each batch opens something first: operations on empty slots teach nothing.
     let opened = (path(), open_flags()).prop_map(|(path, flags)| {
-        let op = Op::Open { path, flags, mode: 0o666, slot: 0 };
-        Step { who: Who::Root, umask: 0o022, at: None, op }
+        let op = Op::Open {
+            path,
+            flags,
+            mode: 0o666,
+            slot: 0,
+        };
+        Step {
+            who: Who::Root,
+            umask: 0o022,
+            at: None,
+            op,
+        }
     });
     let opens = vec(opened, super::world::SLOTS).prop_map(|mut opens| {
         for (i, step) in opens.iter_mut().enumerate() {
@@ -308,16 +378,25 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
         }
         opens
     });
-    let batch = (opens, vec(step(scope), 1..=(scope.steps / 2).max(2))).prop_map(|(mut all, steps)| {
-        all.extend(steps);
-        all
-    });
+    let batch =
+        (opens, vec(step(scope), 1..=(scope.steps / 2).max(2))).prop_map(|(mut all, steps)| {
+            all.extend(steps);
+            all
+        });
     let batches = vec((batch, then), 1..=4);
     let timed = proptest::bool::weighted(0.2);
     (layers, batches, timed)
         .prop_map(move |(layers, batches, timed)| {
-            let mut case = Case { layers, batches, timed };
-            let linked = case.layers.iter().flatten().any(|item| matches!(item.thing, Thing::Link(_)));
+            let mut case = Case {
+                layers,
+                batches,
+                timed,
+            };
+            let linked = case
+                .layers
+                .iter()
+                .flatten()
+                .any(|item| matches!(item.thing, Thing::Link(_)));
             let links = |step: &Step| matches!(step.op, Op::Link { .. } | Op::Linkfd { .. });
             if linked || case.batches.iter().flat_map(|(steps, _)| steps).any(links) {
                 for (_, then) in &mut case.batches {

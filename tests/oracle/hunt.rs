@@ -16,7 +16,10 @@ use crate::support::{Base, Kind};
 
 pub fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|e| panic!("{variable}={text}: {e}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|e| panic!("{variable}={text}: {e}")),
+    )
 }
 
 /// One oracle at a time: two would share the time given to each, and the watchdog.
@@ -54,7 +57,13 @@ fn cases(setup: Setup, share: f64) {
     let seconds = number("ORACLE_SECONDS").unwrap_or(20) as f64 * share;
     let links = setup.links && setup.reference.0 != Kind::Plain;
     let user_overlay = setup.marks == "user.overlay.";
-    let scope = Scope { users: setup.users, user_overlay, links, link_ops: setup.links, steps: number("ORACLE_OPS").unwrap_or(60) as usize };
+    let scope = Scope {
+        users: setup.users,
+        user_overlay,
+        links,
+        link_ops: setup.links,
+        steps: number("ORACLE_OPS").unwrap_or(60) as usize,
+    };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
     eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);
     let strategy = case(scope);
@@ -72,7 +81,10 @@ fn cases(setup: Setup, share: f64) {
             if *times == 1 {
                 let (case, failure) = shrink(tree.current(), setup, base, failure);
                 let report = describe(&case, &failure);
-                let report = format!("oracle {}: ORACLE_SEED={seed} ORACLE_CASE={number}\n{report}", setup.name);
+                let report = format!(
+                    "oracle {}: ORACLE_SEED={seed} ORACLE_CASE={number}\n{report}",
+                    setup.name
+                );
                 assert!(hunting, "{report}");
                 eprintln!("\n=== {report}\n");
             }
@@ -83,13 +95,20 @@ fn cases(setup: Setup, share: f64) {
         }
     }
     let cases = number - only.unwrap_or(0);
-    eprintln!("oracle {}: {cases} cases in {:.0?}, {tally:?}", setup.name, start.elapsed());
+    eprintln!(
+        "oracle {}: {cases} cases in {:.0?}, {tally:?}",
+        setup.name,
+        start.elapsed()
+    );
     if found.values().sum::<u64>() > 0 {
         eprintln!("oracle {}: failed cases by class: {found:#?}", setup.name);
     }
     assert!(found.is_empty(), "{} classes of failures", found.len());
     // A run that compared nothing must not count as one that found nothing.
-    assert!(only.is_some() || tally.succeeded > 100, "hardly anything was run: {tally:?}");
+    assert!(
+        only.is_some() || tally.succeeded > 100,
+        "hardly anything was run: {tally:?}"
+    );
 }
 
 fn base(number: u64) -> Base {
@@ -106,11 +125,17 @@ fn runner(seed: u64, number: u64) -> TestRunner {
     let mut bytes = [0u8; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8..16].copy_from_slice(&number.to_le_bytes());
-    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+    TestRunner::new_with_rng(
+        Config::default(),
+        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
+    )
 }
 
 fn describe(case: &Case, failure: &Failure) -> String {
-    let mut text = format!("[{}]\n{}\nlowers, topmost first:\n", failure.class, failure.text);
+    let mut text = format!(
+        "[{}]\n{}\nlowers, topmost first:\n",
+        failure.class, failure.text
+    );
     for (i, layer) in case.layers.iter().enumerate() {
         for item in layer {
             text += &format!(

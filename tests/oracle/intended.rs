@@ -59,16 +59,21 @@ pub const INTENDED: &[Intended] = &[
             let acl = match &d.step.op {
                 Op::Removexattr { name, .. } => name,
                 // An empty ACL is a removal.
-                Op::Setxattr { name, value: Value::Bytes(bytes), .. }
-                | Op::Fsetxattr { name, value: Value::Bytes(bytes), .. }
-                    if bytes.is_empty() =>
-                {
-                    name
+                Op::Setxattr {
+                    name,
+                    value: Value::Bytes(bytes),
+                    ..
                 }
+                | Op::Fsetxattr {
+                    name,
+                    value: Value::Bytes(bytes),
+                    ..
+                } if bytes.is_empty() => name,
                 _ => return false,
             };
             acl.starts_with("system.posix_acl")
-                && [(0, libc::ENODATA), (libc::ENODATA, 0)].contains(&(d.expected.errno, d.actual.errno))
+                && [(0, libc::ENODATA), (libc::ENODATA, 0)]
+                    .contains(&(d.expected.errno, d.actual.errno))
         },
     },
     Intended {
@@ -95,7 +100,9 @@ pub const INTENDED: &[Intended] = &[
         name: "directories-seek",
         reason: "lseek on a directory is answered by the kernel's FUSE client, by generic_file_llseek: no message is sent",
         covers: |d| {
-            let Op::Seek { whence, .. } = d.step.op else { return false };
+            let Op::Seek { whence, .. } = d.step.op else {
+                return false;
+            };
             d.directory && [libc::SEEK_DATA, libc::SEEK_HOLE, libc::SEEK_END].contains(&whence)
         },
     },
@@ -104,7 +111,11 @@ pub const INTENDED: &[Intended] = &[
         reason: "an open for writing, or an operation that then fails, copies up on the kernel and moves the ctime; ours \
                  copies up with the first change",
         covers: |d| {
-            (d.expected.errno != 0 || matches!(d.step.op, Op::Open { .. } | Op::WriteFile { .. } | Op::Write { .. }))
+            (d.expected.errno != 0
+                || matches!(
+                    d.step.op,
+                    Op::Open { .. } | Op::WriteFile { .. } | Op::Write { .. }
+                ))
                 && differ_in_ctime_only(d)
         },
     },
@@ -112,9 +123,13 @@ pub const INTENDED: &[Intended] = &[
         name: "kernel-fills-holes",
         reason: "where data and holes are found after a copy-up depends on how it was copied; ours keeps all holes",
         covers: |d| {
-            let Op::Seek { whence, .. } = d.step.op else { return false };
+            let Op::Seek { whence, .. } = d.step.op else {
+                return false;
+            };
             [libc::SEEK_DATA, libc::SEEK_HOLE].contains(&whence)
-                && [d.expected.errno, d.actual.errno].iter().all(|e| [0, libc::ENXIO].contains(e))
+                && [d.expected.errno, d.actual.errno]
+                    .iter()
+                    .all(|e| [0, libc::ENXIO].contains(e))
         },
     },
     Intended {
@@ -124,11 +139,20 @@ pub const INTENDED: &[Intended] = &[
         covers: |d| {
             let name = match &d.step.op {
                 Op::Removexattr { name, .. } => name,
-                Op::Setxattr { name, flags: libc::XATTR_REPLACE, .. }
-                | Op::Fsetxattr { name, flags: libc::XATTR_REPLACE, .. } => name,
+                Op::Setxattr {
+                    name,
+                    flags: libc::XATTR_REPLACE,
+                    ..
+                }
+                | Op::Fsetxattr {
+                    name,
+                    flags: libc::XATTR_REPLACE,
+                    ..
+                } => name,
                 _ => return false,
             };
-            name.starts_with("security.") && (d.expected.errno, d.actual.errno) == (libc::EPERM, libc::ENODATA)
+            name.starts_with("security.")
+                && (d.expected.errno, d.actual.errno) == (libc::EPERM, libc::ENODATA)
         },
     },
     Intended {
@@ -158,14 +182,22 @@ pub const INTENDED: &[Intended] = &[
 ///   acetate copies the subtree up and renames. That acetate does it right is compared with a plain directory.
 /// * `redirect-too-long`: a redirect of the kernel's holds at most 256 bytes (OVL_REDIRECT_MAX), a rename or link
 ///   that needs a longer one is EXDEV; ours has no such limit.
-pub fn refused_by_the_kernel(step: &Step, expected: &Outcome, reference: Kind) -> Option<&'static str> {
+pub fn refused_by_the_kernel(
+    step: &Step,
+    expected: &Outcome,
+    reference: Kind,
+) -> Option<&'static str> {
     if reference != Kind::Kernel || expected.errno != libc::EXDEV {
         return None;
     }
     match &step.op {
         Op::Rename { from, to, .. } | Op::Link { from, to, .. } => {
             let long = from.bytes().len().max(to.bytes().len()) > 200;
-            Some(if long { "redirect-too-long" } else { "directory-rename-in-userns" })
+            Some(if long {
+                "redirect-too-long"
+            } else {
+                "directory-rename-in-userns"
+            })
         }
         _ => None,
     }
@@ -173,7 +205,10 @@ pub fn refused_by_the_kernel(step: &Step, expected: &Outcome, reference: Kind) -
 
 /// True if the reference moved a ctime that the subject left alone, and that is all.
 fn differ_in_ctime_only(d: &Difference<'_>) -> bool {
-    let without = |text: &str| text.replace(" [object ctime moved]", "").replace(" [source ctime moved]", "");
+    let without = |text: &str| {
+        text.replace(" [object ctime moved]", "")
+            .replace(" [source ctime moved]", "")
+    };
     d.expected.errno == d.actual.errno
         && d.expected.text.len() > d.actual.text.len()
         && without(&d.expected.text) == without(&d.actual.text)
@@ -188,10 +223,15 @@ fn differ_in_ctime_only(d: &Difference<'_>) -> bool {
 ///   on an overlay.
 pub fn left_out(step: &Step, reference: Kind) -> Option<&'static str> {
     match (&step.op, reference) {
-        (Op::Rename { flags, .. }, Kind::Plain) if flags & libc::RENAME_WHITEOUT != 0 => Some("whiteouts-are-for-overlays"),
-        (Op::Mknod { mode, rdev: (0, 0), .. }, Kind::Plain) if mode & libc::S_IFMT == libc::S_IFCHR => {
+        (Op::Rename { flags, .. }, Kind::Plain) if flags & libc::RENAME_WHITEOUT != 0 => {
             Some("whiteouts-are-for-overlays")
         }
+        (
+            Op::Mknod {
+                mode, rdev: (0, 0), ..
+            },
+            Kind::Plain,
+        ) if mode & libc::S_IFMT == libc::S_IFCHR => Some("whiteouts-are-for-overlays"),
         _ => None,
     }
 }

@@ -48,7 +48,10 @@ pub struct Tally {
 
 impl Tally {
     fn left_out(&mut self, name: &'static str) {
-        self.intended.entry(name).or_insert((0, "not run on the subject")).0 += 1;
+        self.intended
+            .entry(name)
+            .or_insert((0, "not run on the subject"))
+            .0 += 1;
     }
 }
 
@@ -85,7 +88,14 @@ pub fn run_case(case: &Case, setup: Setup, base: Base, tally: &mut Tally) -> Res
     for layers in [&first, &second] {
         fresh_upper(layers);
     }
-    let mut pair = Pair { setup, timed: case.timed && setup.file_times, layers: [first, second], mounts: [None, None], worlds: [None, None], kept: vec![] };
+    let mut pair = Pair {
+        setup,
+        timed: case.timed && setup.file_times,
+        layers: [first, second],
+        mounts: [None, None],
+        worlds: [None, None],
+        kept: vec![],
+    };
     watchdog::begin();
     let result = pair.run(case, tally);
     watchdog::end();
@@ -125,7 +135,11 @@ impl Pair {
 
     fn mount(&mut self) -> Result<(), Failure> {
         for i in 0..2 {
-            let (kind, options) = if i == 0 { self.setup.reference } else { self.setup.subject };
+            let (kind, options) = if i == 0 {
+                self.setup.reference
+            } else {
+                self.setup.subject
+            };
             self.mount_as(i, kind, options)?;
         }
         Ok(())
@@ -136,7 +150,9 @@ impl Pair {
         let side = ["reference", "subject"][i];
         let mount = mounted.map_err(|e| Failure {
             class: match &e {
-                e if kind == Kind::Kernel && e.raw_os_error() == Some(libc::EBUSY) => BUSY.to_owned(),
+                e if kind == Kind::Kernel && e.raw_os_error() == Some(libc::EBUSY) => {
+                    BUSY.to_owned()
+                }
                 _ => format!("mount of the {side}'s layers by {kind:?} fails"),
             },
             text: format!("{side}, {kind:?} with {options:?}: {e}"),
@@ -152,17 +168,20 @@ impl Pair {
         for mount in &mut self.mounts {
             if let Some(mount) = mount.take() {
                 let who = mount.kind;
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| mount.unmount())).map_err(|e| Failure {
-                    class: format!("unmount of {who:?}"),
-                    text: e.downcast_ref::<String>().cloned().unwrap_or_default(),
-                })?;
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| mount.unmount()))
+                    .map_err(|e| Failure {
+                        class: format!("unmount of {who:?}"),
+                        text: e.downcast_ref::<String>().cloned().unwrap_or_default(),
+                    })?;
             }
         }
         Ok(())
     }
 
     fn step(&mut self, step: &Step, tally: &mut Tally) -> Result<(), Failure> {
-        let [Some(reference), Some(subject)] = &mut self.worlds else { unreachable!("both are mounted") };
+        let [Some(reference), Some(subject)] = &mut self.worlds else {
+            unreachable!("both are mounted")
+        };
         if let Some(name) = left_out(step, self.setup.reference.0) {
             tally.left_out(name);
             return Ok(());
@@ -188,8 +207,20 @@ impl Pair {
         if expected == actual {
             return Ok(());
         }
-        if let Some(known) = intended(&Difference { step, reference: self.setup.reference.0, orphan, directory, read_only, expected: &expected, actual: &actual }) {
-            tally.intended.entry(known.name).or_insert((0, known.reason)).0 += 1;
+        if let Some(known) = intended(&Difference {
+            step,
+            reference: self.setup.reference.0,
+            orphan,
+            directory,
+            read_only,
+            expected: &expected,
+            actual: &actual,
+        }) {
+            tally
+                .intended
+                .entry(known.name)
+                .or_insert((0, known.reason))
+                .0 += 1;
             if orphan {
                 // What is open differs now; no name does.
                 reference.close_all();
@@ -216,7 +247,10 @@ impl Pair {
         tally.trees += 2;
         for (i, before) in before.iter().enumerate() {
             let after = self.tree(i);
-            let who = ["the reference before and after", "the subject before and after"][i];
+            let who = [
+                "the reference before and after",
+                "the subject before and after",
+            ][i];
             self.same(before, &after, who, "a remount")?;
         }
         Ok(())
@@ -229,18 +263,35 @@ impl Pair {
         tally.trees += 2;
         for (i, before) in before.iter().enumerate() {
             let after = self.tree(i);
-            let who = ["the reference's upper read by the subject", "the subject's upper read by the reference"][i];
+            let who = [
+                "the reference's upper read by the subject",
+                "the subject's upper read by the reference",
+            ][i];
             self.same(before, &after, who, "crossing")?;
         }
         Ok(())
     }
 
     fn shown(&self) -> Shown {
-        Shown { moved: self.timed, file_times: self.setup.file_times, links: self.setup.links }
+        Shown {
+            moved: self.timed,
+            file_times: self.setup.file_times,
+            links: self.setup.links,
+        }
     }
 
     fn same(&self, a: &Snapshot, b: &Snapshot, who: &str, when: &str) -> Result<(), Failure> {
-        same(a, b, Facets { mtimes: self.setup.file_times, links: self.setup.links, ..Facets::REMOUNT }, who, when)
+        same(
+            a,
+            b,
+            Facets {
+                mtimes: self.setup.file_times,
+                links: self.setup.links,
+                ..Facets::REMOUNT
+            },
+            who,
+            when,
+        )
     }
 
     /// The merged tree of one side, without what two mounts cannot have in common.
@@ -248,12 +299,19 @@ impl Pair {
         let mut tree = Snapshot::of(&self.layers[i].merged);
         // Two mounts are not used at the same instant: all times of this run become one value. Times that were set
         // stay exact.
-        for Object { mtime, .. } in tree.objects.values_mut() {
+        for Object { kind, mtime, .. } in tree.objects.values_mut() {
             if when_seen(mtime.0, mtime.1) == "now" {
                 *mtime = (i64::MAX, 0);
             }
+            // See `world::describe`.
+            if *kind == 'p' {
+                *mtime = (0, 0);
+            }
         }
-        if self.mounts[i].as_ref().is_some_and(|m| m.kind == Kind::Kernel) {
+        if self.mounts[i]
+            .as_ref()
+            .is_some_and(|m| m.kind == Kind::Kernel)
+        {
             tree = tree.forgive_the_kernel();
         }
         tree
@@ -261,7 +319,11 @@ impl Pair {
 
     fn push(&mut self, then: Then, tally: &mut Tally) -> Result<(), Failure> {
         self.unmount()?;
-        let base = if self.layers[0].root.starts_with("/dev/shm") { Base::Shm } else { Base::Disk };
+        let base = if self.layers[0].root.starts_with("/dev/shm") {
+            Base::Shm
+        } else {
+            Base::Disk
+        };
         let new = [0, 1].map(|i| {
             let from = if then == Then::PushReference { 0 } else { i };
             let mut layers = self.layers[i].sibling(base);
@@ -279,11 +341,18 @@ impl Pair {
 
 fn same(a: &Snapshot, b: &Snapshot, facets: Facets, who: &str, when: &str) -> Result<(), Failure> {
     let lines = diff_with(a, b, facets);
-    let Some(first) = lines.first() else { return Ok(()) };
+    let Some(first) = lines.first() else {
+        return Ok(());
+    };
     // The kind of the first difference, without names and numbers.
-    let kind = first.trim_start_matches("first tree: ").trim_start_matches("second tree: ");
+    let kind = first
+        .trim_start_matches("first tree: ")
+        .trim_start_matches("second tree: ");
     let kind = kind.split_once(": ").map_or(kind, |(_, what)| what);
-    let kind = kind.split_whitespace().take(2).filter(|w| !w.contains(|c: char| c.is_ascii_digit()));
+    let kind = kind
+        .split_whitespace()
+        .take(2)
+        .filter(|w| !w.contains(|c: char| c.is_ascii_digit()));
     Err(Failure {
         class: format!("tree, {who}: {}", kind.collect::<Vec<_>>().join(" ")),
         text: format!("trees differ {when}: {who}\n  {}", lines.join("\n  ")),

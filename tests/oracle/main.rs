@@ -36,8 +36,8 @@ mod watchdog;
 mod world;
 
 use judge::Setup;
-use support::host::require_userns;
 use std::os::unix::fs::OpenOptionsExt;
+use support::host::require_userns;
 use support::{Base, Kind, Layers, Mount, require_fuse, require_kernel_overlay, require_root};
 
 const TRUSTED: &str = "trusted.overlay.";
@@ -114,7 +114,10 @@ fn a_file_without_a_name_is_refused_as_not_supported() {
     }
     let layers = Layers::new(Base::Shm, 1);
     let mount = Mount::acetate(&layers, "");
-    let opened = std::fs::OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(&layers.merged);
+    let opened = std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_TMPFILE)
+        .open(&layers.merged);
     assert_eq!(opened.unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
     mount.unmount();
 }
@@ -169,7 +172,13 @@ fn acetate_in_a_user_namespace_does_what_a_plain_directory_does() {
         && require_kernel_overlay()
     {
         hunt::run(
-            Setup { name: "userns-plain", reference: (Kind::Plain, "userxattr"), cross: false, links: true, ..USERXATTR },
+            Setup {
+                name: "userns-plain",
+                reference: (Kind::Plain, "userxattr"),
+                cross: false,
+                links: true,
+                ..USERXATTR
+            },
             0.7,
         );
     }

@@ -39,7 +39,15 @@ fn times(target: &Target) -> Times {
         stat
     };
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    let ctime = if directory { (0, 0) } else { (stat.st_ctime, stat.st_ctime_nsec) };
+    if stat.st_mode & libc::S_IFMT == libc::S_IFIFO {
+        // See `world::describe`.
+        return None;
+    }
+    let ctime = if directory {
+        (0, 0)
+    } else {
+        (stat.st_ctime, stat.st_ctime_nsec)
+    };
     Some(([(stat.st_mtime, stat.st_mtime_nsec), ctime], stat.st_ino))
 }
 
@@ -48,7 +56,10 @@ fn times(target: &Target) -> Times {
 fn wait_for_a_tick(seen: impl Iterator<Item = (i64, i64)>) {
     let newest = seen.max().unwrap_or_default();
     loop {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         // SAFETY: a timespec that outlives the call.
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME_COARSE, &mut now) };
         // A time that was set into the future is never reached, and is not this clock's.
@@ -64,31 +75,60 @@ impl Before {
     pub fn look(op: &Op, root: RawFd, slot: impl Fn(usize) -> Option<RawFd>) -> Self {
         let mut targets = Vec::new();
         let mut name = |label: &str, dir: RawFd, path: &Path| {
-            let parent = path.0.split_last().map_or(Path(vec![]), |(_, above)| Path(above.to_vec()));
+            let parent = path
+                .0
+                .split_last()
+                .map_or(Path(vec![]), |(_, above)| Path(above.to_vec()));
             targets.push((format!("{label}parent"), Target::Name(dir, parent.bytes())));
             targets.push((label.trim_end().to_owned(), Target::Name(dir, path.bytes())));
         };
         const HERE: RawFd = libc::AT_FDCWD;
         match op {
-            Op::Mkdir { path, .. } | Op::Mknod { path, .. } | Op::Symlink { path, .. } | Op::Unlink { path }
-            | Op::Rmdir { path } | Op::Chmod { path, .. } | Op::Chown { path, .. } | Op::Utimens { path, .. }
-            | Op::Setxattr { path, .. } | Op::Removexattr { path, .. } | Op::Truncate { path, .. }
-            | Op::WriteFile { path, .. } | Op::Replace { path, .. } | Op::Open { path, .. } => {
+            Op::Mkdir { path, .. }
+            | Op::Mknod { path, .. }
+            | Op::Symlink { path, .. }
+            | Op::Unlink { path }
+            | Op::Rmdir { path }
+            | Op::Chmod { path, .. }
+            | Op::Chown { path, .. }
+            | Op::Utimens { path, .. }
+            | Op::Setxattr { path, .. }
+            | Op::Removexattr { path, .. }
+            | Op::Truncate { path, .. }
+            | Op::WriteFile { path, .. }
+            | Op::Replace { path, .. }
+            | Op::Open { path, .. } => {
                 name("object ", HERE, path);
             }
             Op::Rename { from, to, .. } | Op::Link { from, to, .. } => {
                 name("source ", HERE, from);
                 name("target ", root, to);
             }
-            Op::Write { slot: s, .. } | Op::Ftruncate { slot: s, .. } | Op::Fallocate { slot: s, .. }
-            | Op::Fchmod { slot: s, .. } | Op::Fchown { slot: s, .. } | Op::Futimens { slot: s, .. }
-            | Op::Fsetxattr { slot: s, .. } | Op::CopyRange { to: s, .. } | Op::Linkfd { slot: s, .. } => {
+            Op::Write { slot: s, .. }
+            | Op::Ftruncate { slot: s, .. }
+            | Op::Fallocate { slot: s, .. }
+            | Op::Fchmod { slot: s, .. }
+            | Op::Fchown { slot: s, .. }
+            | Op::Futimens { slot: s, .. }
+            | Op::Fsetxattr { slot: s, .. }
+            | Op::CopyRange { to: s, .. }
+            | Op::Linkfd { slot: s, .. } => {
                 targets.extend(slot(*s).map(|fd| ("object".to_owned(), Target::Open(fd))));
             }
             _ => {}
         }
-        let seen: Vec<_> = targets.into_iter().map(|(label, t)| { let seen = times(&t); (label, t, seen) }).collect();
-        wait_for_a_tick(seen.iter().filter_map(|(_, _, times)| *times).flat_map(|(times, _)| times));
+        let seen: Vec<_> = targets
+            .into_iter()
+            .map(|(label, t)| {
+                let seen = times(&t);
+                (label, t, seen)
+            })
+            .collect();
+        wait_for_a_tick(
+            seen.iter()
+                .filter_map(|(_, _, times)| *times)
+                .flat_map(|(times, _)| times),
+        );
         Self(seen)
     }
 

@@ -9,7 +9,11 @@ pub struct Path(pub Vec<&'static [u8]>);
 impl Path {
     /// As bytes for a system call.
     pub fn bytes(&self) -> Vec<u8> {
-        if self.0.is_empty() { b".".to_vec() } else { self.0.join(&b'/') }
+        if self.0.is_empty() {
+            b".".to_vec()
+        } else {
+            self.0.join(&b'/')
+        }
     }
 }
 
@@ -41,7 +45,9 @@ pub struct Data {
 impl Data {
     /// The bytes.
     pub fn bytes(&self) -> Vec<u8> {
-        (0..self.len).map(|i| self.seed.wrapping_add((i % 251) as u8).wrapping_mul(37)).collect()
+        (0..self.len)
+            .map(|i| self.seed.wrapping_add((i % 251) as u8).wrapping_mul(37))
+            .collect()
     }
 }
 
@@ -73,7 +79,13 @@ pub enum Value {
     /// Plain bytes.
     Bytes(Vec<u8>),
     /// A POSIX ACL: user::, user:1000:, group::, mask::, other:: (3 bits each); None without the named user.
-    Acl { user: u16, named: Option<u16>, group: u16, mask: u16, other: u16 },
+    Acl {
+        user: u16,
+        named: Option<u16>,
+        group: u16,
+        mask: u16,
+        other: u16,
+    },
     /// A `security.capability` of revision 2.
     Capability,
 }
@@ -82,49 +94,190 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Op {
-    Open { path: Path, flags: i32, mode: u32, slot: usize },
-    Close { slot: usize },
-    Write { slot: usize, at: Option<u32>, data: Data },
-    Read { slot: usize, at: u32, len: u32 },
-    Ftruncate { slot: usize, len: u32 },
-    Fstat { slot: usize },
-    Fsync { slot: usize, data: bool },
-    Fallocate { slot: usize, mode: i32, at: u32, len: u32 },
-    Seek { slot: usize, whence: i32, at: u32 },
-    CopyRange { from: usize, to: usize, from_at: u32, to_at: u32, len: u32 },
-    MmapWrite { slot: usize, at: u32, byte: u8 },
-    MmapRead { slot: usize },
-    Fchmod { slot: usize, mode: u32 },
-    Fchown { slot: usize, uid: Option<u32>, gid: Option<u32> },
-    Futimens { slot: usize, atime: When, mtime: When },
-    Fsetxattr { slot: usize, name: &'static str, value: Value, flags: i32 },
-    Flistxattr { slot: usize },
-    Getdents { slot: usize },
-    Linkfd { slot: usize, to: Path },
-    WriteFile { path: Path, flags: i32, data: Data },
-    ReadFile { path: Path },
-    Replace { path: Path, data: Data },
-    Truncate { path: Path, len: u32 },
-    Mkdir { path: Path, mode: u32 },
-    Mknod { path: Path, mode: u32, rdev: (u32, u32) },
-    Symlink { path: Path, target: Path },
-    Link { from: Path, to: Path, follow: bool },
-    Unlink { path: Path },
-    Rmdir { path: Path },
-    RemoveTree { path: Path },
-    Rename { from: Path, to: Path, flags: u32 },
-    Chmod { path: Path, mode: u32 },
-    Chown { path: Path, uid: Option<u32>, gid: Option<u32>, follow: bool },
-    Utimens { path: Path, atime: When, mtime: When, follow: bool },
-    Setxattr { path: Path, name: &'static str, value: Value, flags: i32 },
-    Getxattr { path: Path, name: &'static str },
-    Listxattr { path: Path },
-    Removexattr { path: Path, name: &'static str },
-    Readdir { path: Path },
-    Stat { path: Path, follow: bool },
-    Readlink { path: Path },
-    Access { path: Path, mode: i32 },
-    GetFlags { path: Path },
+    Open {
+        path: Path,
+        flags: i32,
+        mode: u32,
+        slot: usize,
+    },
+    Close {
+        slot: usize,
+    },
+    Write {
+        slot: usize,
+        at: Option<u32>,
+        data: Data,
+    },
+    Read {
+        slot: usize,
+        at: u32,
+        len: u32,
+    },
+    Ftruncate {
+        slot: usize,
+        len: u32,
+    },
+    Fstat {
+        slot: usize,
+    },
+    Fsync {
+        slot: usize,
+        data: bool,
+    },
+    Fallocate {
+        slot: usize,
+        mode: i32,
+        at: u32,
+        len: u32,
+    },
+    Seek {
+        slot: usize,
+        whence: i32,
+        at: u32,
+    },
+    CopyRange {
+        from: usize,
+        to: usize,
+        from_at: u32,
+        to_at: u32,
+        len: u32,
+    },
+    MmapWrite {
+        slot: usize,
+        at: u32,
+        byte: u8,
+    },
+    MmapRead {
+        slot: usize,
+    },
+    Fchmod {
+        slot: usize,
+        mode: u32,
+    },
+    Fchown {
+        slot: usize,
+        uid: Option<u32>,
+        gid: Option<u32>,
+    },
+    Futimens {
+        slot: usize,
+        atime: When,
+        mtime: When,
+    },
+    Fsetxattr {
+        slot: usize,
+        name: &'static str,
+        value: Value,
+        flags: i32,
+    },
+    Flistxattr {
+        slot: usize,
+    },
+    Getdents {
+        slot: usize,
+    },
+    Linkfd {
+        slot: usize,
+        to: Path,
+    },
+    WriteFile {
+        path: Path,
+        flags: i32,
+        data: Data,
+    },
+    ReadFile {
+        path: Path,
+    },
+    Replace {
+        path: Path,
+        data: Data,
+    },
+    Truncate {
+        path: Path,
+        len: u32,
+    },
+    Mkdir {
+        path: Path,
+        mode: u32,
+    },
+    Mknod {
+        path: Path,
+        mode: u32,
+        rdev: (u32, u32),
+    },
+    Symlink {
+        path: Path,
+        target: Path,
+    },
+    Link {
+        from: Path,
+        to: Path,
+        follow: bool,
+    },
+    Unlink {
+        path: Path,
+    },
+    Rmdir {
+        path: Path,
+    },
+    RemoveTree {
+        path: Path,
+    },
+    Rename {
+        from: Path,
+        to: Path,
+        flags: u32,
+    },
+    Chmod {
+        path: Path,
+        mode: u32,
+    },
+    Chown {
+        path: Path,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        follow: bool,
+    },
+    Utimens {
+        path: Path,
+        atime: When,
+        mtime: When,
+        follow: bool,
+    },
+    Setxattr {
+        path: Path,
+        name: &'static str,
+        value: Value,
+        flags: i32,
+    },
+    Getxattr {
+        path: Path,
+        name: &'static str,
+    },
+    Listxattr {
+        path: Path,
+    },
+    Removexattr {
+        path: Path,
+        name: &'static str,
+    },
+    Readdir {
+        path: Path,
+    },
+    Stat {
+        path: Path,
+        follow: bool,
+    },
+    Readlink {
+        path: Path,
+    },
+    Access {
+        path: Path,
+        mode: i32,
+    },
+    GetFlags {
+        path: Path,
+    },
 }
 
 /// An operation with its circumstances.
@@ -154,10 +307,21 @@ impl fmt::Debug for Step {
             write!(f, "at=slot{slot} ")?;
         }
         match &self.op {
-            Op::Open { path, flags, mode, slot } => {
-                write!(f, "slot{slot} = open({path}, {}, {mode:04o})", open_flags(*flags))
+            Op::Open {
+                path,
+                flags,
+                mode,
+                slot,
+            } => {
+                write!(
+                    f,
+                    "slot{slot} = open({path}, {}, {mode:04o})",
+                    open_flags(*flags)
+                )
             }
-            Op::WriteFile { path, flags, data } => write!(f, "write_file({path}, {}, {data:?})", open_flags(*flags)),
+            Op::WriteFile { path, flags, data } => {
+                write!(f, "write_file({path}, {}, {data:?})", open_flags(*flags))
+            }
             Op::Mkdir { path, mode } => write!(f, "mkdir({path}, {mode:04o})"),
             Op::Chmod { path, mode } => write!(f, "chmod({path}, {mode:04o})"),
             Op::Fchmod { slot, mode } => write!(f, "fchmod(slot{slot}, {mode:04o})"),

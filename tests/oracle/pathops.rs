@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::RawFd;
 
-use super::fdops::{getdents, summary, touch_fifo};
+use super::fdops::{getdents, summary};
 use super::ops::{Op, When};
 use super::world::{describe, rename, timespec, value, xattr_args};
 use crate::support::Kind;
@@ -36,11 +36,15 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
             Ok(String::new())
         }
         // SAFETY: a NUL-terminated path.
-        Op::Mkdir { path, mode } => value(ret(unsafe { libc::mkdir(c(path.bytes()).as_ptr(), *mode) })),
+        Op::Mkdir { path, mode } => {
+            value(ret(unsafe { libc::mkdir(c(path.bytes()).as_ptr(), *mode) }))
+        }
         Op::Mknod { path, mode, rdev } => value(raw::mknod(&c(path.bytes()), *mode, *rdev)),
         Op::Symlink { path, target } => {
             // SAFETY: NUL-terminated paths.
-            value(ret(unsafe { libc::symlink(c(target.bytes()).as_ptr(), c(path.bytes()).as_ptr()) }))
+            value(ret(unsafe {
+                libc::symlink(c(target.bytes()).as_ptr(), c(path.bytes()).as_ptr())
+            }))
         }
         // SAFETY: a NUL-terminated path.
         Op::Unlink { path } => value(ret(unsafe { libc::unlink(c(path.bytes()).as_ptr()) })),
@@ -48,26 +52,55 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
         Op::Rmdir { path } => value(ret(unsafe { libc::rmdir(c(path.bytes()).as_ptr()) })),
         Op::RemoveTree { path } => remove_tree(&path.bytes()),
         // SAFETY: a NUL-terminated path.
-        Op::Chmod { path, mode } => value(ret(unsafe { libc::chmod(c(path.bytes()).as_ptr(), *mode) })),
-        Op::Chown { path, uid, gid, follow } => {
+        Op::Chmod { path, mode } => {
+            value(ret(unsafe { libc::chmod(c(path.bytes()).as_ptr(), *mode) }))
+        }
+        Op::Chown {
+            path,
+            uid,
+            gid,
+            follow,
+        } => {
             let (uid, gid) = (uid.unwrap_or(KEEP), gid.unwrap_or(KEEP));
             // SAFETY: a NUL-terminated path.
-            value(ret(unsafe { libc::fchownat(HERE, c(path.bytes()).as_ptr(), uid, gid, nofollow(*follow)) }))
+            value(ret(unsafe {
+                libc::fchownat(HERE, c(path.bytes()).as_ptr(), uid, gid, nofollow(*follow))
+            }))
         }
-        Op::Utimens { path, atime, mtime, follow } => {
+        Op::Utimens {
+            path,
+            atime,
+            mtime,
+            follow,
+        } => {
             let times = [timespec(*atime), timespec(*mtime)];
             // SAFETY: a NUL-terminated path and two timespecs.
-            value(ret(unsafe { libc::utimensat(HERE, c(path.bytes()).as_ptr(), times.as_ptr(), nofollow(*follow)) }))
+            value(ret(unsafe {
+                libc::utimensat(
+                    HERE,
+                    c(path.bytes()).as_ptr(),
+                    times.as_ptr(),
+                    nofollow(*follow),
+                )
+            }))
         }
-        Op::Readdir { path } => with_open(&c(path.bytes()), libc::O_RDONLY | libc::O_DIRECTORY, |fd| {
-            getdents(fd, kind).map(|names| names.join(" "))
-        }),
+        Op::Readdir { path } => {
+            with_open(&c(path.bytes()), libc::O_RDONLY | libc::O_DIRECTORY, |fd| {
+                getdents(fd, kind).map(|names| names.join(" "))
+            })
+        }
         Op::Stat { path, follow } => stat(&c(path.bytes()), *follow),
         Op::Readlink { path } => readlink(&c(path.bytes())),
         Op::Access { path, mode } => {
             // SAFETY: a NUL-terminated path.
             value(ret(unsafe {
-                libc::syscall(libc::SYS_faccessat2, HERE, c(path.bytes()).as_ptr(), *mode, libc::AT_EACCESS)
+                libc::syscall(
+                    libc::SYS_faccessat2,
+                    HERE,
+                    c(path.bytes()).as_ptr(),
+                    *mode,
+                    libc::AT_EACCESS,
+                )
             }))
         }
         Op::GetFlags { path } => get_flags(&c(path.bytes())),
@@ -77,7 +110,12 @@ pub fn run(op: &Op, kind: Kind) -> Seen {
 
 fn xattr_op(op: &Op) -> Seen {
     match op {
-        Op::Setxattr { path, name, value: bytes, flags } => {
+        Op::Setxattr {
+            path,
+            name,
+            value: bytes,
+            flags,
+        } => {
             let (name, bytes) = xattr_args(name, bytes);
             value(raw::set_xattr(&c(path.bytes()), &name, &bytes, *flags))
         }
@@ -85,7 +123,11 @@ fn xattr_op(op: &Op) -> Seen {
             raw::get_xattr(&c(path.bytes()), &c(name)).map(|v| v.escape_ascii().to_string())
         }
         Op::Listxattr { path } => raw::list_xattrs(&c(path.bytes())).map(|names| {
-            names.iter().map(|n| n.escape_ascii().to_string()).collect::<Vec<_>>().join(" ")
+            names
+                .iter()
+                .map(|n| n.escape_ascii().to_string())
+                .collect::<Vec<_>>()
+                .join(" ")
         }),
         Op::Removexattr { path, name } => value(raw::remove_xattr(&c(path.bytes()), &c(name))),
         op => unreachable!("{op:?} is not done on a path"),
@@ -95,7 +137,13 @@ fn xattr_op(op: &Op) -> Seen {
 /// Opens without waiting for the other end of a fifo, and closes.
 fn with_open(path: &CStr, flags: i32, body: impl FnOnce(RawFd) -> Seen) -> Seen {
     // SAFETY: a NUL-terminated path.
-    let fd = ret(unsafe { libc::open(path.as_ptr(), flags | libc::O_NONBLOCK | libc::O_CLOEXEC, 0o666) })? as RawFd;
+    let fd = ret(unsafe {
+        libc::open(
+            path.as_ptr(),
+            flags | libc::O_NONBLOCK | libc::O_CLOEXEC,
+            0o666,
+        )
+    })? as RawFd;
     let seen = body(fd);
     // SAFETY: opened above.
     let closed = value(ret(unsafe { libc::close(fd) }));
@@ -104,9 +152,7 @@ fn with_open(path: &CStr, flags: i32, body: impl FnOnce(RawFd) -> Seen) -> Seen 
 
 fn write_all(fd: RawFd, bytes: &[u8]) -> Ret {
     // SAFETY: the buffer is as long as we say.
-    let written = ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)?;
-    touch_fifo(fd);
-    Ok(written)
+    ret(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) } as i64)
 }
 
 fn write_file(path: &CStr, flags: i32, bytes: &[u8]) -> Seen {
@@ -125,11 +171,15 @@ fn read_file(path: &CStr) -> Seen {
 /// The way editors and package managers write: a temporary file, fsync, rename.
 fn replace(path: &[u8], bytes: &[u8]) -> Seen {
     let temporary = c([path, b"~".as_slice()].concat());
-    with_open(&temporary, libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL, |fd| {
-        write_all(fd, bytes)?;
-        // SAFETY: plain numbers.
-        value(ret(unsafe { libc::fsync(fd) }))
-    })?;
+    with_open(
+        &temporary,
+        libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL,
+        |fd| {
+            write_all(fd, bytes)?;
+            // SAFETY: plain numbers.
+            value(ret(unsafe { libc::fsync(fd) }))
+        },
+    )?;
     let renamed = rename(HERE, &temporary, HERE, &c(path), 0);
     if renamed.is_err() {
         // SAFETY: a NUL-terminated path.
@@ -151,16 +201,22 @@ fn remove_tree(path: &[u8]) -> Seen {
 
 fn remove_inside(path: &[u8], failures: &mut Vec<i32>) {
     let mut names = Vec::new();
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let flags =
+        libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
     // SAFETY: a NUL-terminated path.
     match ret(unsafe { libc::open(c(path).as_ptr(), flags) }) {
         Err(e) => return failures.push(e),
         Ok(fd) => {
             // SAFETY: the descriptor was just opened and belongs to this value alone.
-            let owned = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as RawFd) };
+            let owned = unsafe {
+                <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as RawFd)
+            };
             match rustix::fs::Dir::new(owned) {
                 Err(e) => failures.push(e.raw_os_error()),
-                Ok(dir) => names.extend(dir.filter_map(Result::ok).map(|e| e.file_name().to_bytes().to_vec())),
+                Ok(dir) => names.extend(
+                    dir.filter_map(Result::ok)
+                        .map(|e| e.file_name().to_bytes().to_vec()),
+                ),
             }
         }
     }
@@ -195,7 +251,9 @@ fn stat(path: &CStr, follow: bool) -> Seen {
 fn readlink(path: &CStr) -> Seen {
     let mut target = vec![0u8; 8192];
     // SAFETY: a NUL-terminated path, a buffer as long as we say.
-    let got = ret(unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) } as i64)?;
+    let got = ret(
+        unsafe { libc::readlink(path.as_ptr(), target.as_mut_ptr().cast(), target.len()) } as i64,
+    )?;
     Ok(target[..got as usize].escape_ascii().to_string())
 }
 

@@ -21,7 +21,12 @@ struct Shrinker {
 /// The smallest case found in time that fails in the same way.
 pub fn shrink(case: Case, setup: Setup, base: Base, failure: Failure) -> (Case, Failure) {
     let until = Instant::now() + Duration::from_secs(number("ORACLE_SHRINK").unwrap_or(20));
-    let mut shrinker = Shrinker { setup, base, until, best: (case, failure) };
+    let mut shrinker = Shrinker {
+        setup,
+        base,
+        until,
+        best: (case, failure),
+    };
     // Again, as a removal can make another one possible.
     for _ in 0..2 {
         shrinker.batches();

@@ -20,7 +20,13 @@ pub fn value_bytes(value: &Value) -> Vec<u8> {
             let words: [u32; 5] = [0x0200_0001, 1 << 13, 0, 0, 0];
             words.iter().flat_map(|w| w.to_le_bytes()).collect()
         }
-        Value::Acl { user, named, group, mask, other } => {
+        Value::Acl {
+            user,
+            named,
+            group,
+            mask,
+            other,
+        } => {
             let mut bytes = 2u32.to_le_bytes().to_vec();
             let mut entry = |tag: u16, perm: u16, id: u32| {
                 bytes.extend(tag.to_le_bytes());
@@ -57,7 +63,10 @@ pub fn build(root: &Path, items: &[Item], layer: usize, marks: &str) {
     made.dedup();
     for (i, path) in made.iter().enumerate().rev() {
         let time = 1_100_000_000 + i as i64 * 1000 + layer as i64;
-        let spec = libc::timespec { tv_sec: time, tv_nsec: 1 + i as i64 };
+        let spec = libc::timespec {
+            tv_sec: time,
+            tv_nsec: 1 + i as i64,
+        };
         // SAFETY: a NUL-terminated path and two timespecs.
         unsafe {
             libc::utimensat(
@@ -71,7 +80,9 @@ pub fn build(root: &Path, items: &[Item], layer: usize, marks: &str) {
 }
 
 fn parents(root: &Path, path: &Path, made: &mut Vec<PathBuf>) -> bool {
-    let Some(parent) = path.parent() else { return false };
+    let Some(parent) = path.parent() else {
+        return false;
+    };
     if path == root || parent == root {
         return true;
     }
@@ -91,7 +102,9 @@ fn object(root: &Path, path: &Path, item: &Item, marks: &str) -> bool {
     let name = c(path.as_os_str().as_bytes());
     let exists = path.symlink_metadata();
     let done = match &item.thing {
-        Thing::Dir | Thing::Opaque => exists.is_ok_and(|m| m.is_dir()) || fs::create_dir(path).is_ok(),
+        Thing::Dir | Thing::Opaque => {
+            exists.is_ok_and(|m| m.is_dir()) || fs::create_dir(path).is_ok()
+        }
         _ if exists.is_ok() => false,
         Thing::File { data, hole } => file(path, &data.bytes(), *hole),
         Thing::Symlink(target) => {
@@ -129,12 +142,15 @@ fn object(root: &Path, path: &Path, item: &Item, marks: &str) -> bool {
 
 fn is_whiteout(path: &Path) -> bool {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    path.symlink_metadata().is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
+    path.symlink_metadata()
+        .is_ok_and(|m| m.file_type().is_char_device() && m.rdev() == 0)
 }
 
 fn file(path: &Path, data: &[u8], hole: bool) -> bool {
     use std::os::unix::fs::FileExt;
-    let Ok(file) = fs::File::create_new(path) else { return false };
+    let Ok(file) = fs::File::create_new(path) else {
+        return false;
+    };
     let at = if hole { 1 << 20 } else { 0 };
     file.write_all_at(data, at).is_ok()
 }

@@ -79,19 +79,40 @@ impl World {
     pub fn new(path: &Path, kind: Kind, shown: Shown) -> Self {
         let name = c(path.as_os_str().as_encoded_bytes());
         // SAFETY: a NUL-terminated path.
-        let root = unsafe { libc::open(name.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) };
+        let root = unsafe {
+            libc::open(
+                name.as_ptr(),
+                libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+            )
+        };
         let dev = fstat(root).unwrap().st_dev;
-        Self { root, dev, slots: [None; SLOTS], kind, shown }
+        Self {
+            root,
+            dev,
+            slots: [None; SLOTS],
+            kind,
+            shown,
+        }
     }
 
     /// Does one step.
     pub fn run(&mut self, step: &Step) -> Outcome {
-        let at = step.at.and_then(|s| self.slots[s]).filter(|s| s.dir).map_or(self.root, |s| s.fd);
+        let at = step
+            .at
+            .and_then(|s| self.slots[s])
+            .filter(|s| s.dir)
+            .map_or(self.root, |s| s.fd);
         if let Err(errno) = self.enter(at) {
-            return Outcome { errno, text: String::new() };
+            return Outcome {
+                errno,
+                text: String::new(),
+            };
         }
         let slot = |slot: usize| self.slots[slot].map(|s| s.fd);
-        let before = self.shown.moved.then(|| Before::look(&step.op, self.root, slot));
+        let before = self
+            .shown
+            .moved
+            .then(|| Before::look(&step.op, self.root, slot));
         let seen = become_user(step.who, || {
             // SAFETY: plain numbers.
             unsafe { libc::umask(step.umask) };
@@ -104,7 +125,10 @@ impl World {
         // SAFETY: a NUL-terminated path. Not to stay inside the mount.
         unsafe { libc::chdir(c"/".as_ptr()) };
         match seen {
-            Ok(text) => Outcome { errno: 0, text: self.without_what_is_not_shown(text) + &moved },
+            Ok(text) => Outcome {
+                errno: 0,
+                text: self.without_what_is_not_shown(text) + &moved,
+            },
             Err(errno) => Outcome { errno, text: moved },
         }
     }
@@ -139,12 +163,16 @@ impl World {
 
     /// True if the step is about a descriptor opened for reading only.
     pub fn is_read_only(&self, step: &Step) -> bool {
-        slot_of(&step.op).and_then(|slot| self.slots[slot]).is_some_and(|slot| slot.read_only)
+        slot_of(&step.op)
+            .and_then(|slot| self.slots[slot])
+            .is_some_and(|slot| slot.read_only)
     }
 
     /// True if the step is about a descriptor of a directory.
     pub fn is_directory(&self, step: &Step) -> bool {
-        slot_of(&step.op).and_then(|slot| self.slots[slot]).is_some_and(|slot| slot.dir)
+        slot_of(&step.op)
+            .and_then(|slot| self.slots[slot])
+            .is_some_and(|slot| slot.dir)
     }
 
     /// True if the step changes an object without a name that is not a file: kernel overlayfs (6.18) then copies
@@ -160,9 +188,15 @@ impl World {
 
     fn orphan_changed(&self, step: &Step) -> Option<Slot> {
         let changed = match &step.op {
-            Op::Fchmod { slot, .. } | Op::Fchown { slot, .. } | Op::Futimens { slot, .. } => Some(*slot),
-            Op::Fsetxattr { slot, .. } | Op::Linkfd { slot, .. } | Op::Write { slot, .. } => Some(*slot),
-            Op::Ftruncate { slot, .. } | Op::Fallocate { slot, .. } | Op::MmapWrite { slot, .. } => Some(*slot),
+            Op::Fchmod { slot, .. } | Op::Fchown { slot, .. } | Op::Futimens { slot, .. } => {
+                Some(*slot)
+            }
+            Op::Fsetxattr { slot, .. } | Op::Linkfd { slot, .. } | Op::Write { slot, .. } => {
+                Some(*slot)
+            }
+            Op::Ftruncate { slot, .. }
+            | Op::Fallocate { slot, .. }
+            | Op::MmapWrite { slot, .. } => Some(*slot),
             Op::CopyRange { to, .. } => Some(*to),
             // A name relative to a removed directory: there is only the directory itself.
             _ => step.at,
@@ -183,7 +217,12 @@ impl World {
 
     fn operate(&mut self, op: &Op) -> Seen {
         match op {
-            Op::Open { path, flags, mode, slot } => self.open(&c(path.bytes()), *flags, *mode, *slot),
+            Op::Open {
+                path,
+                flags,
+                mode,
+                slot,
+            } => self.open(&c(path.bytes()), *flags, *mode, *slot),
             Op::Close { slot } => match self.slots[*slot].take() {
                 // SAFETY: we own it.
                 Some(s) => value(ret(unsafe { libc::close(s.fd) })),
@@ -215,14 +254,31 @@ impl World {
                     )
                 }))
             }
-            Op::Rename { from, to, flags } => {
-                value(rename(libc::AT_FDCWD, &c(from.bytes()), self.root, &c(to.bytes()), *flags))
-            }
-            Op::CopyRange { from, to, from_at, to_at, len } => {
+            Op::Rename { from, to, flags } => value(rename(
+                libc::AT_FDCWD,
+                &c(from.bytes()),
+                self.root,
+                &c(to.bytes()),
+                *flags,
+            )),
+            Op::CopyRange {
+                from,
+                to,
+                from_at,
+                to_at,
+                len,
+            } => {
                 let (mut a, mut b) = (i64::from(*from_at), i64::from(*to_at));
                 // SAFETY: two offsets that live until the call returns.
                 value(ret(unsafe {
-                    libc::copy_file_range(self.fd(*from)?, &mut a, self.fd(*to)?, &mut b, *len as usize, 0)
+                    libc::copy_file_range(
+                        self.fd(*from)?,
+                        &mut a,
+                        self.fd(*to)?,
+                        &mut b,
+                        *len as usize,
+                        0,
+                    )
                 } as i64))
             }
             op => match slot_of(op) {
@@ -248,7 +304,13 @@ impl World {
         let dir = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let file = stat.st_mode & libc::S_IFMT == libc::S_IFREG;
         let read_only = flags & libc::O_ACCMODE == libc::O_RDONLY;
-        if let Some(old) = self.slots[slot].replace(Slot { fd, ino: stat.st_ino, dir, file, read_only }) {
+        if let Some(old) = self.slots[slot].replace(Slot {
+            fd,
+            ino: stat.st_ino,
+            dir,
+            file,
+            read_only,
+        }) {
             // SAFETY: we own it.
             unsafe { libc::close(old.fd) };
         }
@@ -299,7 +361,10 @@ fn become_user<T>(who: Who, body: impl FnOnce() -> T) -> T {
     unsafe {
         libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
         libc::syscall(libc::SYS_setresgid, KEEP, i64::from(id), KEEP);
-        assert_eq!(libc::syscall(libc::SYS_setresuid, KEEP, i64::from(id), KEEP), 0);
+        assert_eq!(
+            libc::syscall(libc::SYS_setresuid, KEEP, i64::from(id), KEEP),
+            0
+        );
     }
     let result = body();
     // SAFETY: plain numbers.
@@ -319,7 +384,16 @@ pub fn value(ret: Ret) -> Seen {
 /// `renameat2(2)`.
 pub fn rename(from_dir: RawFd, from: &CStr, to_dir: RawFd, to: &CStr, flags: u32) -> Ret {
     // SAFETY: NUL-terminated paths.
-    ret(unsafe { libc::syscall(libc::SYS_renameat2, from_dir, from.as_ptr(), to_dir, to.as_ptr(), flags) })
+    ret(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from_dir,
+            from.as_ptr(),
+            to_dir,
+            to.as_ptr(),
+            flags,
+        )
+    })
 }
 
 /// `fstat(2)`.
@@ -339,9 +413,20 @@ pub fn describe(stat: &libc::stat) -> String {
     let time = when_seen(stat.st_mtime, stat.st_mtime_nsec);
     match kind {
         libc::S_IFDIR => format!("dir {mode:o} {ids} {time}"),
-        libc::S_IFREG => format!("file {mode:o} {ids} size {} nlink {} {time}", stat.st_size, stat.st_nlink),
-        libc::S_IFLNK => format!("symlink {ids} size {} nlink {} {time}", stat.st_size, stat.st_nlink),
-        _ => format!("type {kind:o} {mode:o} {ids} dev {:x} nlink {} {time}", stat.st_rdev, stat.st_nlink),
+        libc::S_IFREG => format!(
+            "file {mode:o} {ids} size {} nlink {} {time}",
+            stat.st_size, stat.st_nlink
+        ),
+        libc::S_IFLNK => format!(
+            "symlink {ids} size {} nlink {} {time}",
+            stat.st_size, stat.st_nlink
+        ),
+        // A write moves a fifo's mtime on a plain file system, and is seen by no overlay.
+        libc::S_IFIFO => format!("fifo {mode:o} {ids} nlink {}", stat.st_nlink),
+        _ => format!(
+            "type {kind:o} {mode:o} {ids} dev {:x} nlink {} {time}",
+            stat.st_rdev, stat.st_nlink
+        ),
     }
 }
 

@@ -41,9 +41,16 @@ fn block(id: &FileId, number: u64) -> Vec<u8> {
 fn parse(bytes: &[u8], number: u64) -> Result<FileId, String> {
     let text = String::from_utf8_lossy(bytes);
     let words: Vec<_> = text.split_whitespace().collect();
-    let [id, place, check] = words[..] else { return Err(format!("block {number} is {text:?}")) };
-    let good = place == number.to_string() && check == format!("{:016x}", sum(&format!("{id} {place}")));
-    if good { Ok(FileId(id.to_owned())) } else { Err(format!("block {number} is {text:?}")) }
+    let [id, place, check] = words[..] else {
+        return Err(format!("block {number} is {text:?}"));
+    };
+    let good =
+        place == number.to_string() && check == format!("{:016x}", sum(&format!("{id} {place}")));
+    if good {
+        Ok(FileId(id.to_owned()))
+    } else {
+        Err(format!("block {number} is {text:?}"))
+    }
 }
 
 /// Creates a file (it must not exist) of `blocks` blocks.
@@ -96,7 +103,9 @@ fn verify_once(file: &File) -> Result<Option<FileId>, String> {
     let mut bytes = Vec::new();
     let mut buffer = vec![0u8; 16384];
     loop {
-        let n = file.read_at(&mut buffer, bytes.len() as u64).map_err(|e| format!("read: {e}"))?;
+        let n = file
+            .read_at(&mut buffer, bytes.len() as u64)
+            .map_err(|e| format!("read: {e}"))?;
         if n == 0 {
             break;
         }
@@ -110,7 +119,9 @@ fn verify_once(file: &File) -> Result<Option<FileId>, String> {
         let found = parse(bytes, number)?;
         match &id {
             None => id = Some(found),
-            Some(id) if *id != found => return Err(format!("block {number} of {id:?} belongs to {found:?}")),
+            Some(id) if *id != found => {
+                return Err(format!("block {number} of {id:?} belongs to {found:?}"));
+            }
             Some(_) => {}
         }
     }

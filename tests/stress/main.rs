@@ -49,7 +49,9 @@ impl Random {
 }
 
 fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().map_or(default, |text| text.parse().unwrap())
+    std::env::var(variable)
+        .ok()
+        .map_or(default, |text| text.parse().unwrap())
 }
 
 /// Two lowers: shared directories with files, hard links among them, and a private directory per process.
@@ -59,7 +61,12 @@ fn lowers(layers: &Layers) {
             fs::create_dir(lower.join(dir)).unwrap();
             for n in 0..12 {
                 let path = lower.join(dir).join(format!("n{n}"));
-                block::create(&path, &FileId::new(format!("lower{i}-{dir}-{n}")), 1 + n % 4).unwrap();
+                block::create(
+                    &path,
+                    &FileId::new(format!("lower{i}-{dir}-{n}")),
+                    1 + n % 4,
+                )
+                .unwrap();
                 if n % 3 == 0 {
                     fs::hard_link(&path, lower.join(dir).join(format!("n{}", 20 + n))).unwrap();
                 }
@@ -78,7 +85,10 @@ fn lowers(layers: &Layers) {
 }
 
 fn run(kind: Kind, options: &str) {
-    let (seconds, seed) = (number("STRESS_SECONDS", 20), std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
+    let (seconds, seed) = (
+        number("STRESS_SECONDS", 20),
+        std::time::UNIX_EPOCH.elapsed().unwrap().as_secs(),
+    );
     let seed = number("STRESS_SEED", seed);
     eprintln!("stress {kind:?} {options:?}: STRESS_SEED={seed}, {seconds} s");
     support::host::own_mounts();
@@ -88,7 +98,13 @@ fn run(kind: Kind, options: &str) {
     let workers: Vec<_> = (0..WORKERS)
         .map(|id| {
             Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "worker", "--ignored", "--nocapture", "--test-threads=1"])
+                .args([
+                    "--exact",
+                    "worker",
+                    "--ignored",
+                    "--nocapture",
+                    "--test-threads=1",
+                ])
                 .env("STRESS_WORKER", id.to_string())
                 .env("STRESS_ROOT", &layers.merged)
                 .env("STRESS_SEED", seed.to_string())
@@ -97,7 +113,10 @@ fn run(kind: Kind, options: &str) {
                 .unwrap()
         })
         .collect();
-    let ended: Vec<_> = workers.into_iter().map(|mut w| w.wait().unwrap().success()).collect();
+    let ended: Vec<_> = workers
+        .into_iter()
+        .map(|mut w| w.wait().unwrap().success())
+        .collect();
     let live = Snapshot::of(&layers.merged);
     mount.unmount();
     let again = Mount::with(kind, &layers, options);
@@ -105,15 +124,35 @@ fn run(kind: Kind, options: &str) {
     let one_file_each = names_of_one_file(&layers.merged, &remounted);
     again.unmount();
     let lines = diff_with(&live, &remounted, Facets::REMOUNT);
-    eprintln!("stress {kind:?} {options:?}: {} objects at the end", live.objects.len());
-    assert!(lines.is_empty(), "live | remounted, {} differences:\n{}", lines.len(), lines[..lines.len().min(40)].join("\n"));
-    assert_eq!(one_file_each, Vec::<String>::new(), "files that lost their identity");
-    assert_eq!(ended, vec![true; WORKERS as usize], "a worker saw something wrong (its message is above)");
+    eprintln!(
+        "stress {kind:?} {options:?}: {} objects at the end",
+        live.objects.len()
+    );
+    assert!(
+        lines.is_empty(),
+        "live | remounted, {} differences:\n{}",
+        lines.len(),
+        lines[..lines.len().min(40)].join("\n")
+    );
+    assert_eq!(
+        one_file_each,
+        Vec::<String>::new(),
+        "files that lost their identity"
+    );
+    assert_eq!(
+        ended,
+        vec![true; WORKERS as usize],
+        "a worker saw something wrong (its message is above)"
+    );
     if kind == Kind::Acetate && require_kernel_overlay() {
         let kernel = Mount::kernel(&layers, "redirect_dir=on,index=on,metacopy=on");
         let lines = diff_with(&remounted, &Snapshot::of(&layers.merged), Facets::TREE);
         kernel.unmount();
-        assert!(lines.is_empty(), "acetate | kernel on the same upper:\n{}", lines[..lines.len().min(40)].join("\n"));
+        assert!(
+            lines.is_empty(),
+            "acetate | kernel on the same upper:\n{}",
+            lines[..lines.len().min(40)].join("\n")
+        );
     }
 }
 
@@ -127,9 +166,14 @@ fn names_of_one_file(root: &Path, tree: &Snapshot) -> Vec<String> {
             Err(e) => wrong.push(format!("{name}: {e}")),
             Ok(None) => {}
             Ok(Some(id)) => {
-                let first = seen.entry(id.clone()).or_insert_with(|| (object.ino, name.clone()));
+                let first = seen
+                    .entry(id.clone())
+                    .or_insert_with(|| (object.ino, name.clone()));
                 if first.0 != object.ino {
-                    wrong.push(format!("{name} and {} are two files with the identity {id:?}", first.1));
+                    wrong.push(format!(
+                        "{name} and {} are two files with the identity {id:?}",
+                        first.1
+                    ));
                 }
             }
         }
@@ -140,7 +184,9 @@ fn names_of_one_file(root: &Path, tree: &Snapshot) -> Vec<String> {
 #[test]
 #[ignore = "one of the processes of the other tests"]
 fn worker() {
-    let Some(id) = std::env::var("STRESS_WORKER").ok() else { return };
+    let Some(id) = std::env::var("STRESS_WORKER").ok() else {
+        return;
+    };
     let root = std::path::PathBuf::from(std::env::var_os("STRESS_ROOT").unwrap());
     let id: u64 = id.parse().unwrap();
     let mut random = Random(number("STRESS_SEED", 0) ^ (id << 32));
@@ -155,8 +201,14 @@ fn worker() {
         }
     }
     private.check();
-    eprintln!("  worker {id}: {} private and {} shared operations", private.done, shared.done);
-    assert!(private.done > 20 && shared.done > 20, "hardly anything was done");
+    eprintln!(
+        "  worker {id}: {} private and {} shared operations",
+        private.done, shared.done
+    );
+    assert!(
+        private.done > 20 && shared.done > 20,
+        "hardly anything was done"
+    );
 }
 
 #[test]

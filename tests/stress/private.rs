@@ -29,7 +29,13 @@ impl Private {
             let id = block::verify(&root.join(&name)).unwrap();
             known.insert(name, id);
         }
-        Self { root: root.to_owned(), worker, sequence: 0, known, done: 0 }
+        Self {
+            root: root.to_owned(),
+            worker,
+            sequence: 0,
+            known,
+            done: 0,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -37,16 +43,30 @@ impl Private {
     }
 
     fn any(&self, random: &mut Random, directories: bool) -> Option<String> {
-        let names: Vec<_> = self.known.iter().filter(|(_, id)| id.is_none() == directories).collect();
+        let names: Vec<_> = self
+            .known
+            .iter()
+            .filter(|(_, id)| id.is_none() == directories)
+            .collect();
         (!names.is_empty()).then(|| names[random.below(names.len() as u64) as usize].0.clone())
     }
 
     /// A name that is free, in the directory itself or in one of its directories.
     fn free(&mut self, random: &mut Random) -> String {
-        let dir = if random.below(2) == 0 { self.any(random, true) } else { None };
+        let dir = if random.below(2) == 0 {
+            self.any(random, true)
+        } else {
+            None
+        };
         let leaf = (0..).map(|_| format!("x{}", random.below(200)));
-        let names = leaf.map(|leaf| dir.as_ref().map_or(leaf.clone(), |dir| format!("{dir}/{leaf}")));
-        names.into_iter().find(|name| !self.known.contains_key(name)).unwrap()
+        let names = leaf.map(|leaf| {
+            dir.as_ref()
+                .map_or(leaf.clone(), |dir| format!("{dir}/{leaf}"))
+        });
+        names
+            .into_iter()
+            .find(|name| !self.known.contains_key(name))
+            .unwrap()
     }
 
     /// One operation, and a look at what it did.
@@ -57,7 +77,8 @@ impl Private {
                 let name = self.free(random);
                 self.sequence += 1;
                 let id = FileId::new(format!("w{}-{}", self.worker, self.sequence));
-                block::create(&self.path(&name), &id, 1 + random.below(5)).unwrap_or_else(|e| panic!("create {name}: {e}"));
+                block::create(&self.path(&name), &id, 1 + random.below(5))
+                    .unwrap_or_else(|e| panic!("create {name}: {e}"));
                 self.known.insert(name, Some(id));
             }
             3..=4 => self.unlink(random),
@@ -65,7 +86,11 @@ impl Private {
             7 => {
                 let name = format!("d{}", random.below(20));
                 let made = fs::create_dir(self.path(&name));
-                assert_eq!(made.is_err(), self.known.contains_key(&name), "mkdir {name}: {made:?}");
+                assert_eq!(
+                    made.is_err(),
+                    self.known.contains_key(&name),
+                    "mkdir {name}: {made:?}"
+                );
                 self.known.insert(name, None);
             }
             8 => self.rmdir(random),
@@ -81,7 +106,9 @@ impl Private {
     }
 
     fn unlink(&mut self, random: &mut Random) {
-        let Some(name) = self.any(random, false) else { return };
+        let Some(name) = self.any(random, false) else {
+            return;
+        };
         fs::remove_file(self.path(&name)).unwrap_or_else(|e| panic!("unlink {name}: {e}"));
         self.known.remove(&name);
         let gone = self.path(&name).symlink_metadata();
@@ -89,10 +116,17 @@ impl Private {
     }
 
     fn rename(&mut self, random: &mut Random) {
-        let Some(from) = self.any(random, false) else { return };
-        let to = if random.below(3) == 0 { self.any(random, false) } else { None };
+        let Some(from) = self.any(random, false) else {
+            return;
+        };
+        let to = if random.below(3) == 0 {
+            self.any(random, false)
+        } else {
+            None
+        };
         let to = to.unwrap_or_else(|| self.free(random));
-        fs::rename(self.path(&from), self.path(&to)).unwrap_or_else(|e| panic!("rename {from} {to}: {e}"));
+        fs::rename(self.path(&from), self.path(&to))
+            .unwrap_or_else(|e| panic!("rename {from} {to}: {e}"));
         if from != to {
             let id = self.known.remove(&from).unwrap();
             self.known.insert(to, id);
@@ -100,26 +134,43 @@ impl Private {
     }
 
     fn rmdir(&mut self, random: &mut Random) {
-        let Some(name) = self.any(random, true) else { return };
+        let Some(name) = self.any(random, true) else {
+            return;
+        };
         let inside = format!("{name}/");
         let empty = !self.known.keys().any(|known| known.starts_with(&inside));
         let removed = fs::remove_dir(self.path(&name));
-        assert_eq!(removed.is_ok(), empty, "rmdir {name}: {removed:?}, known {:?}", self.known.keys());
+        assert_eq!(
+            removed.is_ok(),
+            empty,
+            "rmdir {name}: {removed:?}, known {:?}",
+            self.known.keys()
+        );
         if empty {
             self.known.remove(&name);
         }
     }
 
     fn write(&mut self, random: &mut Random) {
-        let Some(name) = self.any(random, false) else { return };
+        let Some(name) = self.any(random, false) else {
+            return;
+        };
         let id = self.known[&name].clone().unwrap();
-        let file = fs::OpenOptions::new().write(true).open(self.path(&name)).unwrap_or_else(|e| panic!("open {name}: {e}"));
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(self.path(&name))
+            .unwrap_or_else(|e| panic!("open {name}: {e}"));
         block::write(&file, &id, random.below(40)).unwrap_or_else(|e| panic!("write {name}: {e}"));
     }
 
     fn look(&self, random: &mut Random) {
-        let Some(name) = self.any(random, false) else { return };
-        let meta = self.path(&name).symlink_metadata().unwrap_or_else(|e| panic!("stat {name}: {e}"));
+        let Some(name) = self.any(random, false) else {
+            return;
+        };
+        let meta = self
+            .path(&name)
+            .symlink_metadata()
+            .unwrap_or_else(|e| panic!("stat {name}: {e}"));
         assert!(meta.is_file() && meta.nlink() == 1, "{name}: {meta:?}");
         let id = block::verify(&self.path(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(id, self.known[&name], "{name} is another file");
@@ -135,7 +186,9 @@ impl Private {
     }
 
     fn walk(&self, below: &str, seen: &mut Vec<String>) {
-        for (name, kind, _) in list(&self.path(below)).unwrap_or_else(|e| panic!("readdir {below}: {e}")) {
+        for (name, kind, _) in
+            list(&self.path(below)).unwrap_or_else(|e| panic!("readdir {below}: {e}"))
+        {
             let name = format!("{below}{}", name.to_str().unwrap());
             if kind == rustix::fs::FileType::Directory {
                 self.walk(&format!("{name}/"), seen);

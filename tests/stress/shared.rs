@@ -34,11 +34,19 @@ pub struct Shared {
 impl Shared {
     /// In the mount at `root`.
     pub fn new(root: &Path, worker: u64) -> Self {
-        Self { root: root.to_owned(), worker, sequence: 0, held: Vec::new(), done: 0 }
+        Self {
+            root: root.to_owned(),
+            worker,
+            sequence: 0,
+            held: Vec::new(),
+            done: 0,
+        }
     }
 
     fn dir(&self, random: &mut Random) -> PathBuf {
-        let dir = self.root.join(SHARED[random.below(SHARED.len() as u64) as usize]);
+        let dir = self
+            .root
+            .join(SHARED[random.below(SHARED.len() as u64) as usize]);
         match random.below(6) {
             0 => dir.join("sub"),
             1 => dir.join("sub/deep"),
@@ -109,13 +117,17 @@ impl Shared {
             block::write(file, id, 1 + random.below(60))?;
         }
         match block::verify_open(file).map_err(io::Error::other)? {
-            Some(found) if found != *id => Err(io::Error::other(format!("{id:?} was opened, {found:?} is read"))),
+            Some(found) if found != *id => Err(io::Error::other(format!(
+                "{id:?} was opened, {found:?} is read"
+            ))),
             _ => Ok(()),
         }
     }
 
     fn directory(&self, random: &mut Random) -> PathBuf {
-        let top = self.root.join(SHARED[random.below(SHARED.len() as u64) as usize]);
+        let top = self
+            .root
+            .join(SHARED[random.below(SHARED.len() as u64) as usize]);
         match random.below(5) {
             0 => top.join("sub"),
             n => top.join(format!("d{n}")),
@@ -135,14 +147,20 @@ fn write(name: &Path, random: &mut Random) -> io::Result<()> {
 /// Keeps the first block: the identity stays.
 fn shrink(name: &Path) -> io::Result<()> {
     let file = fs::OpenOptions::new().read(true).write(true).open(name)?;
-    if block::identity(&file)?.is_some() { file.set_len(block::BLOCK) } else { Ok(()) }
+    if block::identity(&file)?.is_some() {
+        file.set_len(block::BLOCK)
+    } else {
+        Ok(())
+    }
 }
 
 /// Lists and looks at everything listed: it may be gone by then, and nothing else.
 fn walk(dir: &Path) -> io::Result<()> {
     for (name, _, ino) in list(dir)? {
         if ino == 0 {
-            return Err(io::Error::other(format!("{name:?} is listed with inode number 0")));
+            return Err(io::Error::other(format!(
+                "{name:?} is listed with inode number 0"
+            )));
         }
         match dir.join(&name).symlink_metadata() {
             Ok(_) => {}

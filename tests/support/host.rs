@@ -48,7 +48,11 @@ pub fn require_kernel_overlay() -> bool {
 
 /// In a user namespace the kernel wants `userxattr`; root needs nothing.
 fn kernel_probe_options() -> String {
-    if in_initial_userns() { String::new() } else { "userxattr".to_owned() }
+    if in_initial_userns() {
+        String::new()
+    } else {
+        "userxattr".to_owned()
+    }
 }
 
 /// Gives this thread, and what it starts from now on, a mount namespace of its own.
@@ -61,7 +65,13 @@ pub fn own_mounts() {
     unsafe {
         if libc::unshare(libc::CLONE_NEWNS) == 0 {
             let private = libc::MS_REC | libc::MS_PRIVATE;
-            libc::mount(c"none".as_ptr(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
+            libc::mount(
+                c"none".as_ptr(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                private,
+                std::ptr::null(),
+            );
         }
     }
 }
@@ -87,7 +97,10 @@ pub fn require_userns() -> bool {
     }
     match in_userns("true").output() {
         Ok(out) if out.status.success() => true,
-        Ok(out) => skip(&format!("no user namespaces: {}", String::from_utf8_lossy(&out.stderr).trim())),
+        Ok(out) => skip(&format!(
+            "no user namespaces: {}",
+            String::from_utf8_lossy(&out.stderr).trim()
+        )),
         Err(e) => skip(&format!("no user namespaces: {e}")),
     }
 }
@@ -96,7 +109,14 @@ pub fn require_userns() -> bool {
 pub fn as_user(uid: u32, cmd: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command
-        .args([&format!("--reuid={uid}"), &format!("--regid={uid}"), "--clear-groups", "--", "sh", "-c"])
+        .args([
+            &format!("--reuid={uid}"),
+            &format!("--regid={uid}"),
+            "--clear-groups",
+            "--",
+            "sh",
+            "-c",
+        ])
         .arg(cmd);
     command
 }
@@ -137,15 +157,21 @@ impl DevFuseOpen {
         if before & 0o006 != 0o006
             && let Err(e) = std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))
         {
-            skip(&format!("/dev/fuse is {before:o} and cannot be opened to users: {e}"));
+            skip(&format!(
+                "/dev/fuse is {before:o} and cannot be opened to users: {e}"
+            ));
             return None;
         }
-        Some(Self { before, _lock: lock })
+        Some(Self {
+            before,
+            _lock: lock,
+        })
     }
 }
 
 impl Drop for DevFuseOpen {
     fn drop(&mut self) {
-        let _best_effort = std::fs::set_permissions("/dev/fuse", std::fs::Permissions::from_mode(self.before));
+        let _best_effort =
+            std::fs::set_permissions("/dev/fuse", std::fs::Permissions::from_mode(self.before));
     }
 }

@@ -46,7 +46,10 @@ pub struct Layers {
 impl Layers {
     /// Empty layers: `count` lowers `l0` (topmost) … in a new directory under `base`.
     pub fn new(base: Base, count: usize) -> Self {
-        let temp = tempfile::Builder::new().prefix("acetate-test-").tempdir_in(base.dir()).unwrap();
+        let temp = tempfile::Builder::new()
+            .prefix("acetate-test-")
+            .tempdir_in(base.dir())
+            .unwrap();
         // Other users must be able to walk to the mountpoint.
         set_mode(temp.path(), 0o755);
         let root = temp.path().to_owned();
@@ -67,7 +70,11 @@ impl Layers {
             writable: true,
             temp: None,
         };
-        for dir in layers.lowers.iter().chain([&layers.upper, &layers.work, &layers.merged]) {
+        for dir in layers
+            .lowers
+            .iter()
+            .chain([&layers.upper, &layers.work, &layers.merged])
+        {
             std::fs::create_dir_all(dir).unwrap();
         }
         layers
@@ -95,10 +102,18 @@ impl Layers {
 
     /// The `lowerdir=…[,upperdir=…,workdir=…]` words of a mount of these layers.
     pub fn options(&self) -> String {
-        let lowers: Vec<_> = self.lowers.iter().map(|l| l.display().to_string()).collect();
+        let lowers: Vec<_> = self
+            .lowers
+            .iter()
+            .map(|l| l.display().to_string())
+            .collect();
         let mut words = format!("lowerdir={}", lowers.join(":"));
         if self.writable {
-            words += &format!(",upperdir={},workdir={}", self.upper.display(), self.work.display());
+            words += &format!(
+                ",upperdir={},workdir={}",
+                self.upper.display(),
+                self.work.display()
+            );
         }
         words
     }

@@ -30,7 +30,9 @@ pub mod raw;
 pub mod snapshot;
 pub mod story;
 
-pub use host::{DevFuseOpen, as_user, in_userns, require_fuse, require_kernel_overlay, require_root, skip};
+pub use host::{
+    DevFuseOpen, as_user, in_userns, require_fuse, require_kernel_overlay, require_root, skip,
+};
 pub use layers::{Base, Layers};
 pub use mount::{Kind, Mount, is_mountpoint};
 pub use snapshot::{Facets, Snapshot, diff, diff_with};

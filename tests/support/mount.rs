@@ -46,7 +46,10 @@ impl Mount {
     /// As [`Mount::acetate`], the failure as a value (the daemon's stderr in it).
     pub fn try_acetate(layers: &Layers, extra: &str) -> io::Result<Self> {
         let mut command = acetate_command(&join(layers, extra), &layers.merged);
-        if acetate_bin().file_name().is_none_or(|name| name != "acetate") {
+        if acetate_bin()
+            .file_name()
+            .is_none_or(|name| name != "acetate")
+        {
             return Self::spawn(command, &layers.merged);
         }
         // Ours says when the mount is as it will stay: a mount is moved into place while it comes up, and who
@@ -58,7 +61,9 @@ impl Mount {
         command.env("NOTIFY_SOCKET", &socket);
         Self::start(command, &layers.merged, || {
             let mut message = [0u8; 256];
-            listener.recv(&mut message).is_ok_and(|n| message[..n].starts_with(b"READY=1"))
+            listener
+                .recv(&mut message)
+                .is_ok_and(|n| message[..n].starts_with(b"READY=1"))
         })
     }
 
@@ -71,14 +76,30 @@ impl Mount {
         })
     }
 
-    fn start(mut command: Command, point: &Path, mut ready: impl FnMut() -> bool) -> io::Result<Self> {
+    fn start(
+        mut command: Command,
+        point: &Path,
+        mut ready: impl FnMut() -> bool,
+    ) -> io::Result<Self> {
         let log = tempfile::tempfile()?;
-        let daemon = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).spawn()?;
-        let mut mount =
-            Self { point: point.to_owned(), kind: Kind::Acetate, daemon: Some(daemon), mounted: true };
+        let daemon = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .spawn()?;
+        let mut mount = Self {
+            point: point.to_owned(),
+            kind: Kind::Acetate,
+            daemon: Some(daemon),
+            mounted: true,
+        };
         let deadline = Instant::now() + PATIENCE;
         while !ready() {
-            let ended = mount.daemon.as_mut().and_then(|d| d.try_wait().transpose()).transpose()?;
+            let ended = mount
+                .daemon
+                .as_mut()
+                .and_then(|d| d.try_wait().transpose())
+                .transpose()?;
             if ended.is_some() || Instant::now() > deadline {
                 mount.mounted = is_mountpoint(point);
                 let said = read_log(log);
@@ -90,7 +111,8 @@ impl Mount {
 
     /// Mounts with kernel overlayfs.
     pub fn kernel(layers: &Layers, extra: &str) -> Self {
-        Self::try_kernel(layers, extra).unwrap_or_else(|e| panic!("kernel mount with {extra:?}: {e}"))
+        Self::try_kernel(layers, extra)
+            .unwrap_or_else(|e| panic!("kernel mount with {extra:?}: {e}"))
     }
 
     /// As [`Mount::kernel`], the failure as a value.
@@ -120,13 +142,23 @@ impl Mount {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Self { point: layers.merged.clone(), kind: Kind::Kernel, daemon: None, mounted: true })
+        Ok(Self {
+            point: layers.merged.clone(),
+            kind: Kind::Kernel,
+            daemon: None,
+            mounted: true,
+        })
     }
 
     /// Copies what the lowers show into the mountpoint, the first time; nothing is mounted. What an ordinary file
     /// system does is the reference where kernel overlayfs refuses.
     pub fn try_plain(layers: &Layers, extra: &str) -> io::Result<Self> {
-        let plain = Self { point: layers.merged.clone(), kind: Kind::Plain, daemon: None, mounted: false };
+        let plain = Self {
+            point: layers.merged.clone(),
+            kind: Kind::Plain,
+            daemon: None,
+            mounted: false,
+        };
         // A note beside it, as the copy may have been emptied since.
         let note = layers.root.join("plain");
         if note.exists() {
@@ -138,7 +170,12 @@ impl Mount {
         source.merged = view.path().to_owned();
         let mount = Self::try_kernel(&source, extra)?;
         // Its exit status says nothing: the kernel lists some whiteouts that cp then cannot find.
-        Command::new("cp").arg("-aT").arg(view.path()).arg(&layers.merged).stderr(Stdio::null()).status()?;
+        Command::new("cp")
+            .arg("-aT")
+            .arg(view.path())
+            .arg(&layers.merged)
+            .stderr(Stdio::null())
+            .status()?;
         mount.unmount();
         Ok(plain)
     }
@@ -154,7 +191,8 @@ impl Mount {
 
     /// Mounts `layers` with any of them.
     pub fn with(kind: Kind, layers: &Layers, extra: &str) -> Self {
-        Self::try_with(kind, layers, extra).unwrap_or_else(|e| panic!("{kind:?} mount with {extra:?}: {e}"))
+        Self::try_with(kind, layers, extra)
+            .unwrap_or_else(|e| panic!("{kind:?} mount with {extra:?}: {e}"))
     }
 
     /// The daemon's process id (None for the kernel).
@@ -180,13 +218,25 @@ impl Mount {
         let deadline = Instant::now() + Duration::from_secs(5);
         while let Err(e) = umount(&self.point, 0) {
             // EBUSY for a moment is normal: another process may just be walking through.
-            assert!(Instant::now() < deadline, "umount {}: {e}", self.point.display());
+            assert!(
+                Instant::now() < deadline,
+                "umount {}: {e}",
+                self.point.display()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
         self.mounted = is_mountpoint(&self.point);
-        assert!(!self.mounted, "{} is still mounted after umount", self.point.display());
+        assert!(
+            !self.mounted,
+            "{} is still mounted after umount",
+            self.point.display()
+        );
         if let Some(status) = self.wait() {
-            assert!(status.success(), "the daemon of {} ended with {status}", self.point.display());
+            assert!(
+                status.success(),
+                "the daemon of {} ended with {status}",
+                self.point.display()
+            );
         }
     }
 
@@ -211,7 +261,11 @@ impl Mount {
                 return None;
             }
             if Instant::now() > deadline {
-                eprintln!("daemon {} does not end: {}", daemon.id(), where_it_waits(daemon.id()));
+                eprintln!(
+                    "daemon {} does not end: {}",
+                    daemon.id(),
+                    where_it_waits(daemon.id())
+                );
                 daemon.kill().unwrap();
                 return daemon.wait().ok();
             }
@@ -240,7 +294,10 @@ pub fn acetate_command(options: &str, point: &Path) -> Command {
     if is_peer(&bin) {
         // It knows no redirects, index or metacopy, and refuses to start with the first.
         let ours = ["redirect_dir=", "index=", "metacopy="];
-        let words: Vec<_> = options.split(',').filter(|w| !ours.iter().any(|o| w.starts_with(o))).collect();
+        let words: Vec<_> = options
+            .split(',')
+            .filter(|w| !ours.iter().any(|o| w.starts_with(o)))
+            .collect();
         command.args(["-f", "-o", &words.join(",")]).arg(point);
     } else {
         command.args(["mount", "-f", "-o", options]).arg(point);
@@ -255,7 +312,10 @@ pub fn is_peer(bin: &Path) -> bool {
 
 /// The program under test.
 pub fn acetate_bin() -> PathBuf {
-    std::env::var_os("ACETATE_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_acetate")), PathBuf::from)
+    std::env::var_os("ACETATE_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_acetate")),
+        PathBuf::from,
+    )
 }
 
 fn join(layers: &Layers, extra: &str) -> String {
@@ -267,9 +327,21 @@ fn join(layers: &Layers, extra: &str) -> String {
 
 /// What the threads of a process wait for, to explain a hang.
 fn where_it_waits(pid: u32) -> String {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let read = |path: PathBuf, name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
-    tasks.map(|t| format!("[{} {}] ", read(t.path(), "comm").trim(), read(t.path(), "stack").replace('\n', " "))).collect()
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let read =
+        |path: PathBuf, name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+    tasks
+        .map(|t| {
+            format!(
+                "[{} {}] ",
+                read(t.path(), "comm").trim(),
+                read(t.path(), "stack").replace('\n', " ")
+            )
+        })
+        .collect()
 }
 
 fn umount(point: &Path, flags: i32) -> io::Result<()> {

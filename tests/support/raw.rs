@@ -42,8 +42,14 @@ pub fn proc_path(dir: RawFd, path: &CStr) -> CString {
 pub fn get_xattr(path: &CStr, name: &CStr) -> Result<Vec<u8>, i32> {
     let mut value = vec![0u8; 65536];
     // SAFETY: both strings are NUL-terminated, the buffer is as long as we say.
-    let got =
-        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let got = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
     value.truncate(usize::try_from(ret(got as i64)?).unwrap());
     Ok(value)
 }
@@ -54,7 +60,11 @@ pub fn list_xattrs(path: &CStr) -> Result<Vec<Vec<u8>>, i32> {
     // SAFETY: the path is NUL-terminated, the buffer is as long as we say.
     let got = unsafe { libc::llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
     names.truncate(usize::try_from(ret(got as i64)?).unwrap());
-    let mut names: Vec<_> = names.split(|&b| b == 0).filter(|n| !n.is_empty()).map(<[u8]>::to_vec).collect();
+    let mut names: Vec<_> = names
+        .split(|&b| b == 0)
+        .filter(|n| !n.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
     names.sort();
     Ok(names)
 }
@@ -62,7 +72,15 @@ pub fn list_xattrs(path: &CStr) -> Result<Vec<Vec<u8>>, i32> {
 /// `lsetxattr(2)`.
 pub fn set_xattr(path: &CStr, name: &CStr, value: &[u8], flags: i32) -> Ret {
     // SAFETY: both strings are NUL-terminated, the value is as long as we say.
-    ret(unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags) })
+    ret(unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            flags,
+        )
+    })
 }
 
 /// `lremovexattr(2)`.

@@ -71,15 +71,28 @@ pub struct Facets {
 
 impl Facets {
     /// What two mounts of the same layers must agree on.
-    pub const TREE: Self = Self { xattrs: true, links: true, mtimes: false, dir_mtimes: false, inos: false };
+    pub const TREE: Self = Self {
+        xattrs: true,
+        links: true,
+        mtimes: false,
+        dir_mtimes: false,
+        inos: false,
+    };
     /// What must not change over a remount.
-    pub const REMOUNT: Self = Self { mtimes: true, dir_mtimes: true, ..Self::TREE };
+    pub const REMOUNT: Self = Self {
+        mtimes: true,
+        dir_mtimes: true,
+        ..Self::TREE
+    };
 }
 
 impl Snapshot {
     /// Reads the whole tree at `root`. A name that is listed but cannot be read is a fault, not a panic.
     pub fn of(root: &Path) -> Self {
-        let mut walk = Walk { snapshot: Self::default(), inodes: HashMap::new() };
+        let mut walk = Walk {
+            snapshot: Self::default(),
+            inodes: HashMap::new(),
+        };
         match root.symlink_metadata() {
             Ok(meta) => walk.object(root, ".", &meta),
             Err(e) => walk.fault(".", &format!("stat: {e}")),
@@ -97,7 +110,8 @@ impl Snapshot {
     /// directory of the upper alone, `d_ino` of a copied-up object is not always its `st_ino`.
     pub fn forgive_the_kernel(mut self) -> Self {
         self.faults.retain(|fault| {
-            let stray = fault.ends_with("listed, but stat says No such file or directory (os error 2)");
+            let stray =
+                fault.ends_with("listed, but stat says No such file or directory (os error 2)");
             !stray && !fault.contains(": d_ino ")
         });
         self
@@ -134,16 +148,28 @@ impl Walk {
         let xattrs = self.xattrs(path, name);
         let same_as = match kind {
             'd' => name.to_owned(),
-            _ => self.inodes.entry((meta.dev(), meta.ino())).or_insert_with(|| name.to_owned()).clone(),
+            _ => self
+                .inodes
+                .entry((meta.dev(), meta.ino()))
+                .or_insert_with(|| name.to_owned())
+                .clone(),
         };
         let object = Object {
             kind,
             mode: meta.mode() & 0o7777,
             uid: meta.uid(),
             gid: meta.gid(),
-            size: if matches!(kind, 'f' | 'l') { meta.size() } else { 0 },
+            size: if matches!(kind, 'f' | 'l') {
+                meta.size()
+            } else {
+                0
+            },
             content,
-            rdev: if matches!(kind, 'c' | 'b') { meta.rdev() } else { 0 },
+            rdev: if matches!(kind, 'c' | 'b') {
+                meta.rdev()
+            } else {
+                0
+            },
             nlink: meta.nlink(),
             same_as,
             xattrs,
@@ -169,7 +195,11 @@ impl Walk {
         let mut before: Option<OsString> = None;
         for (child, kind, ino) in listing {
             let shown = child.as_bytes().escape_ascii();
-            let relative = if name == "." { shown.to_string() } else { format!("{name}/{shown}") };
+            let relative = if name == "." {
+                shown.to_string()
+            } else {
+                format!("{name}/{shown}")
+            };
             if before.as_ref() == Some(&child) {
                 self.fault(&relative, "listed twice");
             }
@@ -206,7 +236,10 @@ impl Walk {
             let text = key.escape_ascii().to_string();
             match raw::get_xattr(&path, &raw::c(&key)) {
                 Ok(value) => drop(all.insert(text, value.escape_ascii().to_string())),
-                Err(e) => self.fault(name, &format!("xattr {text} listed, but {}", raw::errno_name(e))),
+                Err(e) => self.fault(
+                    name,
+                    &format!("xattr {text} listed, but {}", raw::errno_name(e)),
+                ),
             }
         }
         all
@@ -215,13 +248,21 @@ impl Walk {
 
 /// The entries of a directory but `.` and `..`, sorted by name.
 pub fn list(path: &Path) -> std::io::Result<Vec<(OsString, FileType, u64)>> {
-    let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = rustix::fs::open(
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let mut all = Vec::new();
     for entry in Dir::new(fd)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            all.push((OsStr::from_bytes(name).to_owned(), entry.file_type(), entry.ino()));
+            all.push((
+                OsStr::from_bytes(name).to_owned(),
+                entry.file_type(),
+                entry.ino(),
+            ));
         }
     }
     all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -266,11 +307,18 @@ pub fn diff(a: &Snapshot, b: &Snapshot) -> Vec<String> {
 
 /// As [`diff`], looking at what `facets` says.
 pub fn diff_with(a: &Snapshot, b: &Snapshot, facets: Facets) -> Vec<String> {
-    let mut lines: Vec<_> = a.faults.iter().map(|f| format!("first tree: {f}")).collect();
+    let mut lines: Vec<_> = a
+        .faults
+        .iter()
+        .map(|f| format!("first tree: {f}"))
+        .collect();
     lines.extend(b.faults.iter().map(|f| format!("second tree: {f}")));
     for (name, x) in &a.objects {
         match b.objects.get(name) {
-            None => lines.push(format!("{name}: only in the first ({} {:o})", x.kind, x.mode)),
+            None => lines.push(format!(
+                "{name}: only in the first ({} {:o})",
+                x.kind, x.mode
+            )),
             Some(y) => {
                 let what = differences(x, y, facets);
                 if !what.is_empty() {
@@ -279,8 +327,15 @@ pub fn diff_with(a: &Snapshot, b: &Snapshot, facets: Facets) -> Vec<String> {
             }
         }
     }
-    for (name, y) in b.objects.iter().filter(|(name, _)| !a.objects.contains_key(*name)) {
-        lines.push(format!("{name}: only in the second ({} {:o})", y.kind, y.mode));
+    for (name, y) in b
+        .objects
+        .iter()
+        .filter(|(name, _)| !a.objects.contains_key(*name))
+    {
+        lines.push(format!(
+            "{name}: only in the second ({} {:o})",
+            y.kind, y.mode
+        ));
     }
     lines
 }
@@ -294,21 +349,61 @@ fn differences(x: &Object, y: &Object, facets: Facets) -> Vec<String> {
     };
     let dir = x.kind == 'd' && y.kind == 'd';
     say("type", x.kind == y.kind, x.kind.into(), y.kind.into());
-    say("mode", x.mode == y.mode, format!("{:o}", x.mode), format!("{:o}", y.mode));
+    say(
+        "mode",
+        x.mode == y.mode,
+        format!("{:o}", x.mode),
+        format!("{:o}", y.mode),
+    );
     say("uid", x.uid == y.uid, x.uid.to_string(), y.uid.to_string());
     say("gid", x.gid == y.gid, x.gid.to_string(), y.gid.to_string());
-    say("size", x.size == y.size, x.size.to_string(), y.size.to_string());
-    say("content", x.content == y.content, x.content.clone(), y.content.clone());
-    say("rdev", x.rdev == y.rdev, x.rdev.to_string(), y.rdev.to_string());
+    say(
+        "size",
+        x.size == y.size,
+        x.size.to_string(),
+        y.size.to_string(),
+    );
+    say(
+        "content",
+        x.content == y.content,
+        x.content.clone(),
+        y.content.clone(),
+    );
+    say(
+        "rdev",
+        x.rdev == y.rdev,
+        x.rdev.to_string(),
+        y.rdev.to_string(),
+    );
     if facets.links && !dir {
-        say("nlink", x.nlink == y.nlink, x.nlink.to_string(), y.nlink.to_string());
-        say("same file as", x.same_as == y.same_as, x.same_as.clone(), y.same_as.clone());
+        say(
+            "nlink",
+            x.nlink == y.nlink,
+            x.nlink.to_string(),
+            y.nlink.to_string(),
+        );
+        say(
+            "same file as",
+            x.same_as == y.same_as,
+            x.same_as.clone(),
+            y.same_as.clone(),
+        );
     }
     if facets.xattrs {
-        say("xattrs", x.xattrs == y.xattrs, format!("{:?}", x.xattrs), format!("{:?}", y.xattrs));
+        say(
+            "xattrs",
+            x.xattrs == y.xattrs,
+            format!("{:?}", x.xattrs),
+            format!("{:?}", y.xattrs),
+        );
     }
     if (facets.mtimes && !dir) || (facets.dir_mtimes && dir) {
-        say("mtime", x.mtime == y.mtime, format!("{:?}", x.mtime), format!("{:?}", y.mtime));
+        say(
+            "mtime",
+            x.mtime == y.mtime,
+            format!("{:?}", x.mtime),
+            format!("{:?}", y.mtime),
+        );
     }
     if facets.inos {
         say("ino", x.ino == y.ino, x.ino.to_string(), y.ino.to_string());

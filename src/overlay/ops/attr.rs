@@ -9,6 +9,7 @@ use crate::layer::{UPPER, disguise};
 use crate::overlay::decide::mode;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::upper::copy_up::link_target;
 use crate::overlay::{Attr, Caller, Overlay};
 use crate::sys::stat::SetTime;
 use crate::sys::{Errno, Kind, Result, Spot, Stat, best_effort, file, xattr};
@@ -26,6 +27,15 @@ pub struct Change {
     pub by_handle: bool,
     pub atime: SetTime,
     pub mtime: SetTime,
+}
+
+/// What takes suid, sgid and capabilities away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// A SETATTR of nothing: the kernel's own order, or a chown of nothing.
+    Bare,
+    /// A write, truncate or the like by somebody without CAP_FSETID.
+    Change,
 }
 
 impl Change {
@@ -106,7 +116,7 @@ impl Overlay {
         let gid = self.disk_id(change.gid, |g| self.settings.groups.to_disk(g))?;
         if change.is_nothing() {
             if self.may_kill(node, caller)? {
-                self.kill_privilege(node, caller)?;
+                self.kill_privilege(node, caller, Order::Bare)?;
             }
             return self.getattr(node);
         }
@@ -132,7 +142,7 @@ impl Overlay {
                 file::truncate(fd.as_fd(), size)?;
             }
             if caller.uid != 0 {
-                self.kill_privilege(node, caller)?;
+                self.kill_privilege(node, caller, Order::Change)?;
             }
         }
         self.ensure_upper(node, need)?;
@@ -186,7 +196,7 @@ impl Overlay {
 
     /// Takes suid, sgid (where the group may execute) and capabilities from a
     /// file that somebody without CAP_FSETID changes.
-    pub fn kill_privilege(&self, node: &Arc<Node>, caller: Caller) -> Result<()> {
+    pub fn kill_privilege(&self, node: &Arc<Node>, caller: Caller, why: Order) -> Result<()> {
         if node.is_dir() || node.kind == Kind::Symlink {
             return Ok(());
         }
@@ -196,9 +206,10 @@ impl Overlay {
         let has_cap = xattr::get(&spot, capability)?.is_some();
         let gid = self.settings.groups.to_view(now.gid);
         let in_group = || caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid);
-        // Root keeps suid over a write (CAP_FSETID) but not capabilities. Where
-        // there are none to drop, root's order came from a chown, which clears.
-        let bare = match mode::has_privilege(now.mode) && !(caller.uid == 0 && has_cap) {
+        // Root keeps suid over a write (CAP_FSETID) but not capabilities. (Its
+        // chown of nothing cannot be told from that; of a FIFO it is the only case.)
+        let keeps_suid = why == Order::Bare && caller.uid == 0 && node.kind == Kind::File;
+        let bare = match mode::has_privilege(now.mode) && !keeps_suid {
             true => mode::after_write(now.mode, caller.uid == 0 || in_group()),
             false => now.mode,
         };
@@ -227,17 +238,7 @@ impl Overlay {
         if node.kind != Kind::Symlink {
             return Err(Errno::EINVAL);
         }
-        self.ask(node, |spot, s| {
-            if s.kind() == Kind::Symlink {
-                return spot.read_link();
-            }
-            // A disguised symlink: a plain file with the target as its content.
-            let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
-            let mut buf = vec![0; 4096];
-            let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
-            buf.truncate(n);
-            Ok(buf)
-        })
+        self.ask(node, |spot, _| link_target(spot))
     }
 
     /// Whether the upper keeps owners in an xattr.

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use super::attr::Order;
 use super::hold::Access;
 use crate::layer::UPPER;
 use crate::overlay::inode::locate;
@@ -64,7 +65,7 @@ impl Overlay {
             r => r?,
         };
         if let Some(caller) = kill {
-            self.kill_privilege(node, caller)?;
+            self.kill_privilege(node, caller, Order::Change)?;
         }
         node.unmask_ctime();
         if kind == WriteKind::Cached && self.settings.writeback {
@@ -85,7 +86,7 @@ impl Overlay {
         let (offset, len) = range;
         let fd = self.writable_fd(node)?;
         if caller.uid != 0 {
-            self.kill_privilege(node, caller)?;
+            self.kill_privilege(node, caller, Order::Change)?;
         }
         node.unmask_ctime();
         file::fallocate(fd.as_fd(), mode, offset, len)
@@ -111,7 +112,7 @@ impl Overlay {
         self.check_writable()?;
         let dst = self.writable_fd(to.0)?;
         if caller.uid != 0 {
-            self.kill_privilege(to.0, caller)?;
+            self.kill_privilege(to.0, caller, Order::Change)?;
         }
         let src = self.data_fd(from.0, Access::Read)?;
         to.0.unmask_ctime();

@@ -22,10 +22,12 @@ impl Overlay {
         if node.copy_up.is_locked() {
             return true;
         }
-        if need == Need::Empty || (need == Need::Meta && self.settings.metacopy) {
+        if need == Need::Empty || node.kind != Kind::File {
             return false;
         }
-        node.kind == Kind::File && self.top_spot(node).is_ok_and(|(_, s)| s.size > LONG_COPY)
+        let meta_only = need == Need::Meta && self.settings.metacopy;
+        self.top_spot(node)
+            .is_ok_and(|(_, s)| s.size > LONG_COPY && !(meta_only && s.nlink == 1))
     }
 
     /// Whether renaming what stands at a name may take long: a file to be copied

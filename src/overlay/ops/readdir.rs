@@ -189,6 +189,7 @@ impl Merge<'_> {
             .disguise
             .filter(|_| hinted)
             .and_then(|d| d.kind)
+            .filter(|k| *k != Kind::Dir)
             .unwrap_or(kind);
         let from = marks.origin.filter(|_| part.layer.id == UPPER);
         let number = from

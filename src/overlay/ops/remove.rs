@@ -221,8 +221,8 @@ impl Overlay {
                 .keep(node.ino, Arc::new(spot.open(OFlags::PATH)?));
             return Ok(Aside::No);
         }
-        if present != Present::NonDir {
-            // A removed directory answers from memory; an anchor stays anyway.
+        if present == Present::Nothing {
+            // The anchor stays as long as anybody needs it.
             return Ok(Aside::No);
         }
         let aside = upper.move_aside(at, name, hide)?;

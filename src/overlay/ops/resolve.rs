@@ -60,6 +60,8 @@ struct Walk<'a> {
     resolver: Resolver,
     /// Where the lowers' merged view has what is asked for now.
     view: Option<Arc<Place>>,
+    /// A redirect that cannot be read: half a tree would be shown for the whole.
+    broken: bool,
     /// The upper is opaque in an ancestor of a redirect's path.
     stop_after: bool,
 }
@@ -84,6 +86,7 @@ impl Overlay {
             found: None,
             resolver: Resolver::new(name, follow),
             view: dir.lower_view.as_ref().map(|v| Place::child(v, name)),
+            broken: false,
             stop_after: false,
         };
         if from == From::Top && parent.is_upper() && walk.upper()? == Step::Done {
@@ -123,6 +126,8 @@ impl Walk<'_> {
         if verdict == Verdict::Leave {
             return step;
         }
+        let leads_on = (kind == Kind::Dir && self.stack_has_below(layer)) || o.marks.metacopy;
+        self.broken |= o.marks.bad_redirect && leads_on;
         let found = self.found.get_or_insert_with(|| Found {
             kind,
             stat,
@@ -160,6 +165,10 @@ impl Walk<'_> {
         } else {
             step
         }
+    }
+
+    fn stack_has_below(&self, layer: LayerId) -> bool {
+        self.overlay.stack.has_below(layer)
     }
 
     fn lowers(&mut self) -> Result<()> {
@@ -334,7 +343,7 @@ impl Walk<'_> {
         let Some(mut found) = self.found else {
             return Ok(None);
         };
-        if lacks {
+        if lacks || self.broken {
             // Its data is nowhere: zeros would be a lie, copied up even a lasting one.
             return Err(crate::sys::Errno::EIO);
         }

@@ -54,7 +54,12 @@ impl Overlay {
             return Err(Errno::EOPNOTSUPP);
         }
         let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
-        let v = self.ask(node, |spot, _| xattr::get_strict(spot, &disk))?;
+        let v = match self.ask(node, |spot, _| xattr::get_strict(spot, &disk)) {
+            // One layer's file system without ACLs: the kernel would refuse the
+            // object altogether.
+            Err(Errno::EOPNOTSUPP) if is_acl(name) => return Err(Errno::ENODATA),
+            r => r?,
+        };
         if is_acl(name) && !self.ids_are_plain() {
             let shown = Acl::to_view(&v, &self.settings.users, &self.settings.groups);
             return shown.ok_or(Errno::EIO);

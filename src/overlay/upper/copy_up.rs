@@ -37,7 +37,7 @@ impl Upper {
     pub fn copy_up(&self, src: &Source<'_>) -> Result<Staged<'_>> {
         let kind = src.stat.kind();
         let target = if kind == Kind::Symlink {
-            src.spot.read_link()?
+            link_target(src.spot)?
         } else {
             Vec::new()
         };
@@ -73,4 +73,16 @@ impl Upper {
         }
         Ok(staged)
     }
+}
+
+/// A symlink's target; of a disguised one (a plain file) its content.
+pub fn link_target(spot: &Spot) -> Result<Vec<u8>> {
+    if spot.stat()?.kind() == Kind::Symlink {
+        return spot.read_link();
+    }
+    let fd = spot.open(rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK)?;
+    let mut buf = vec![0; 4096];
+    let n = file::read_at(fd.as_fd(), &mut buf, 0)?;
+    buf.truncate(n);
+    Ok(buf)
 }

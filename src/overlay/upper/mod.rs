@@ -18,7 +18,7 @@ use crate::layer::mark::{self, OPAQUE_FILES, Origin};
 use crate::overlay::options::{Durability, XattrPermissions};
 use crate::sys::dir::{self, Rename};
 use crate::sys::probe::WhiteoutKind;
-use crate::sys::{Errno, Name, Result, Spot, best_effort, handle, xattr};
+use crate::sys::{Errno, Name, ObjectId, Result, Spot, best_effort, handle, xattr};
 
 /// Which xattrs carry the marks we write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Upper {
     pub layer: Layer,
     /// `WORKDIR/work`.
     pub work: Arc<OwnedFd>,
+    /// WORKDIR itself, which no lower may show.
+    pub work_root: ObjectId,
     /// `WORKDIR/index`: anchors of copied-up hard links.
     pub index: Option<Arc<OwnedFd>>,
     /// Where marks are written.

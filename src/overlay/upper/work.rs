@@ -24,17 +24,13 @@ pub fn open_or_make(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Arc<OwnedFd>>
     Ok(Arc::new(fd))
 }
 
-/// Whether the directory looks like somebody's own rather than an overlay's:
-/// open to others (an overlay's never is) and with names that none gives.
+/// Whether the directory holds names that no overlay gives there: the kernel's
+/// and ours begin with `#`, fuse-overlayfs counts.
 pub fn holds_foreign(work: &Arc<OwnedFd>) -> Result<bool> {
-    if Spot::fd(work.clone()).stat()?.mode & 0o077 == 0 {
-        return Ok(false);
-    }
     let mut foreign = false;
     dir::list(work.as_fd(), |e| {
-        let ours = e.name.starts_with(b"#") || e.name == b"incompat";
-        let number = e.name.iter().all(u8::is_ascii_hexdigit);
-        foreign |= !ours && !number;
+        let counted = e.name.iter().all(u8::is_ascii_digit);
+        foreign |= !counted && !e.name.starts_with(b"#") && e.name != b"incompat";
     })?;
     Ok(foreign)
 }
