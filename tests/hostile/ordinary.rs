@@ -196,7 +196,7 @@ fn finding_12_files_stay_usable_when_their_mode_shuts_out_the_owner() {
             .iter()
             .map(|f| {
                 f.write_all_at(b"te", 0)
-                    .and_then(|()| f.set_permissions(fs::Permissions::from_mode(0)))
+                    .and_then(|()| f.set_permissions(fs::Permissions::from_mode(0o0)))
             })
             .collect();
         let shut: Vec<_> = std::iter::zip(&files, shut)

@@ -17,6 +17,8 @@
 //! | `ORACLE_BASE` | `disk` or `shm` (default: most on shm, every eighth case on disk) |
 
 #![allow(unsafe_code)]
+// libc calls with plain numbers and C strings, one a line, said once in `pathops.rs`.
+#![allow(clippy::undocumented_unsafe_blocks)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
