@@ -12,6 +12,8 @@
 //! | `CRASH_RUN` | only this run of the seed |
 
 #![allow(unsafe_code, dead_code)]
+// As in the oracle, whose operations these are.
+#![allow(clippy::undocumented_unsafe_blocks)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../oracle/fdops.rs"]
