@@ -17,7 +17,13 @@ fn finding_21_a_crash_while_a_metacopy_is_truncated_leaves_no_zeros() {
     if !(able() && require_program("strace")) {
         return;
     }
-    for (call, when) in ["ftruncate", "truncate", "fremovexattr", "removexattr", "lremovexattr"].map(|c| (c, 1)) {
+    for call in [
+        "ftruncate",
+        "truncate",
+        "fremovexattr",
+        "removexattr",
+        "lremovexattr",
+    ] {
         let layers = Layers::new(Base::Disk, 1);
         fs::write(layers.lowers[0].join("f"), "hello world").unwrap();
         inside(&layers, "metacopy=on", "chmod 600 f").unwrap();
@@ -26,7 +32,12 @@ fn finding_21_a_crash_while_a_metacopy_is_truncated_leaves_no_zeros() {
         let pid = mount.pid().unwrap();
         let mut strace = Command::new("strace")
             .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
-            .args(["-e", &format!("trace={call}"), "-e", &format!("inject={call}:signal=KILL:when={when}")])
+            .args([
+                "-e",
+                &format!("trace={call}"),
+                "-e",
+                &format!("inject={call}:signal=KILL:when=1"),
+            ])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -34,7 +45,9 @@ fn finding_21_a_crash_while_a_metacopy_is_truncated_leaves_no_zeros() {
         let deadline = Instant::now() + Duration::from_secs(10);
         let traced = || {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-            let all: Vec<_> = tasks.map(|t| fs::read_to_string(t.path().join("status")).unwrap_or_default()).collect();
+            let all: Vec<_> = tasks
+                .map(|t| fs::read_to_string(t.path().join("status")).unwrap_or_default())
+                .collect();
             all.iter().all(|s| !s.contains("TracerPid:\t0\n"))
         };
         while !traced() && Instant::now() < deadline && strace.try_wait().unwrap().is_none() {
@@ -53,7 +66,10 @@ fn finding_21_a_crash_while_a_metacopy_is_truncated_leaves_no_zeros() {
             return;
         }
         let seen = inside(&layers, "metacopy=on", "cat f | tr '\\0' 0").unwrap();
-        assert!(seen.is_empty() || seen == "hello world", "killed at {call}: {seen}");
+        assert!(
+            seen.is_empty() || seen == "hello world",
+            "killed at {call}: {seen}"
+        );
     }
 }
 
@@ -67,10 +83,20 @@ fn finding_22_the_last_name_of_an_open_hard_link_goes_without_an_error() {
     for words in ["userxattr,fd_cache=4", "fd_cache=4"] {
         for place in ["l0", "upper"] {
             let layers = Layers::new(Base::Disk, 1);
-            sh(&layers.root.join(place), "for i in 1 2 3 4 5 6 7 8; do echo $i > f$i; ln f$i h$i; done").unwrap();
+            sh(
+                &layers.root.join(place),
+                "for i in 1 2 3 4 5 6 7 8; do echo $i > f$i; ln f$i h$i; done",
+            )
+            .unwrap();
             let mount = Mount::acetate(&layers, words);
             let watch = Watch::over(&mount);
-            let open = |name: &str| File::options().read(true).write(true).open(layers.at(name)).unwrap();
+            let open = |name: &str| {
+                File::options()
+                    .read(true)
+                    .write(true)
+                    .open(layers.at(name))
+                    .unwrap()
+            };
             let mut held = Vec::new();
             let mut removed = Vec::new();
             for i in 1..=8 {
@@ -83,13 +109,25 @@ fn finding_22_the_last_name_of_an_open_hard_link_goes_without_an_error() {
                 f.write_all_at(b"X", 0).unwrap();
                 let mut text = [0; 2];
                 h.read_exact_at(&mut text, 0).unwrap();
-                assert_eq!((&text, h.metadata().unwrap().nlink()), (b"X\n", 0), "{words}, {place}: file {i}");
+                assert_eq!(
+                    (&text, h.metadata().unwrap().nlink()),
+                    (b"X\n", 0),
+                    "{words}, {place}: file {i}"
+                );
             }
             drop(held);
             drop(watch);
             mount.unmount();
-            assert_eq!((removed, left.as_str()), (vec![Ok(()); 16], ""), "{words}, {place}");
-            assert_eq!(inside(&layers, words, "ls -A").unwrap(), "", "{words}, {place}, after a remount");
+            assert_eq!(
+                (removed, left.as_str()),
+                (vec![Ok(()); 16], ""),
+                "{words}, {place}"
+            );
+            assert_eq!(
+                inside(&layers, words, "ls -A").unwrap(),
+                "",
+                "{words}, {place}, after a remount"
+            );
         }
     }
 }
@@ -103,7 +141,11 @@ fn finding_23_a_single_caller_never_meets_ebusy() {
     }
     for (seed, words) in (1..=6).flat_map(|s| [(s, "index=off,fd_cache=4"), (s, "fd_cache=4")]) {
         let layers = Layers::new(Base::Disk, 1);
-        sh(&layers.lowers[0], "for i in 0 1 2 3 4 5; do echo $i > f$i; ln f$i h$i; done").unwrap();
+        sh(
+            &layers.lowers[0],
+            "for i in 0 1 2 3 4 5; do echo $i > f$i; ln f$i h$i; done",
+        )
+        .unwrap();
         let mount = Mount::acetate(&layers, words);
         let watch = Watch::over(&mount);
         let mut state: u64 = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed) | 1;
@@ -116,10 +158,23 @@ fn finding_23_a_single_caller_never_meets_ebusy() {
         let mut held = Vec::new();
         let mut told = Vec::new();
         for step in 0..400 {
-            let mut name = || layers.at(&format!("{}{}", ["f", "h", "r"][random(3) as usize], random(6)));
+            let mut name = || {
+                layers.at(&format!(
+                    "{}{}",
+                    ["f", "h", "r"][random(3) as usize],
+                    random(6)
+                ))
+            };
             let (a, b) = (name(), name());
             let (what, result) = match random(7) {
-                0 => ("open", File::options().read(true).write(true).open(&a).map(|f| held.push(f))),
+                0 => (
+                    "open",
+                    File::options()
+                        .read(true)
+                        .write(true)
+                        .open(&a)
+                        .map(|f| held.push(f)),
+                ),
                 1 => ("write", fs::write(&a, "new")),
                 2 => ("unlink", fs::remove_file(&a)),
                 3 => ("link", fs::hard_link(&a, &b)),
@@ -127,7 +182,11 @@ fn finding_23_a_single_caller_never_meets_ebusy() {
             };
             match code(result) {
                 Ok(()) | Err(libc::ENOENT | libc::EEXIST) => {}
-                Err(errno) => told.push(format!("step {step}: {what} {} {}: errno {errno}", a.display(), b.display())),
+                Err(errno) => told.push(format!(
+                    "step {step}: {what} {} {}: errno {errno}",
+                    a.display(),
+                    b.display()
+                )),
             }
             if held.len() > 20 {
                 held.remove(random(20) as usize);
@@ -150,7 +209,8 @@ fn finding_24_an_upper_can_be_mounted_again_at_once() {
     let layers = Layers::new(Base::Disk, 1);
     let mut old = Vec::new();
     for round in 0..8 {
-        let mount = Mount::try_acetate(&layers, "").unwrap_or_else(|e| panic!("round {round}: {e}"));
+        let mount =
+            Mount::try_acetate(&layers, "").unwrap_or_else(|e| panic!("round {round}: {e}"));
         let watch = Watch::over(&mount);
         fs::write(layers.at("f"), vec![round; 8 << 20]).unwrap();
         let gone = sh(&layers.root, "umount merged");
@@ -160,5 +220,8 @@ fn finding_24_an_upper_can_be_mounted_again_at_once() {
         gone.unwrap();
     }
     drop(old);
-    assert_eq!(inside(&layers, "", "head -c 1 f | od -An -tu1 | tr -d ' '").unwrap(), "7\n");
+    assert_eq!(
+        inside(&layers, "", "head -c 1 f | od -An -tu1 | tr -d ' '").unwrap(),
+        "7\n"
+    );
 }
