@@ -1,7 +1,9 @@
 //! Several calls at once: nobody waits for somebody else's copy, and no call fails because another one was faster.
 
-use std::fs;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +13,11 @@ use crate::support::{Base, Layers, Mount};
 use crate::{Watch, able, code};
 
 /// Lowers with one big file of several names, and one of a single name.
+<<<<<<< HEAD
 const BIG: &str = "mkdir -p l0/quiet; mkdir l0/d; head -c 600000000 /dev/zero | tr '\\0' x > l0/big; ln l0/big l0/second; head -c 600000000 l0/big > l0/single; echo small > l0/small";
+=======
+const BIG: &str = "mkdir l0/d l0/beside; head -c 600000000 /dev/zero | tr '\\0' x > l0/big; ln l0/big l0/second; head -c 600000000 l0/big > l0/single; echo small > l0/small";
+>>>>>>> h-regress
 
 /// Runs `long` beside a row of lookups on a mount with a single event loop; how many of them were answered within it.
 fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
@@ -23,6 +29,9 @@ fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
     let mount = Mount::acetate(&layers, &words);
     let watch = Watch::over(&mount);
     fs::write(layers.at("d/new"), "new").unwrap();
+    // By its descriptor: the client's kernel locks the directories of a rename, and others wait there whoever serves them.
+    let open = File::open(layers.at("beside")).unwrap();
+    let beside = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
     let done = AtomicBool::new(false);
     let window = Mutex::new(None);
     let (answered, result) = std::thread::scope(|scope| {
@@ -38,7 +47,11 @@ fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
         while !done.load(Ordering::Acquire) {
             let start = Instant::now();
             let missing = code(fs::symlink_metadata(
+<<<<<<< HEAD
                 layers.at(&format!("quiet/missing{}", rounds.len())),
+=======
+                beside.join(format!("missing{}", rounds.len())),
+>>>>>>> h-regress
             ));
             assert_eq!(missing, Err(libc::ENOENT));
             rounds.push((start, Instant::now()));
@@ -46,7 +59,7 @@ fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
         }
         (rounds, job.join().unwrap())
     });
-    drop(watch);
+    drop((open, watch));
     mount.unmount();
     result.unwrap_or_else(|e| panic!("{long}: {e}"));
     let (from, to) = window.into_inner().unwrap().unwrap();
@@ -117,7 +130,10 @@ fn rename_storm(root: &Path, seed: usize, until: Instant, count: &AtomicUsize) -
             0 => fs::write(&a, "new"),
             1 => fs::remove_file(&a),
             2 => fs::hard_link(&a, &b),
-            3 => File::append(&a),
+            3 => File::options()
+                .append(true)
+                .open(&a)
+                .and_then(|mut f| f.write_all(b"+")),
             _ => fs::rename(&a, &b),
         };
         count.fetch_add(1, Ordering::Relaxed);
@@ -127,16 +143,6 @@ fn rename_storm(root: &Path, seed: usize, until: Instant, count: &AtomicUsize) -
         }
     }
     strange
-}
-
-/// A way to open for appending that makes nothing.
-struct File;
-
-impl File {
-    fn append(path: &Path) -> std::io::Result<()> {
-        use std::io::Write;
-        fs::File::options().append(true).open(path)?.write_all(b"+")
-    }
 }
 
 /// Finding 19: a rename whose preparation was overtaken by another call ended with EBUSY; no kernel does that. Whatever happens
