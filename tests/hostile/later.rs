@@ -17,23 +17,13 @@ fn finding_21_a_crash_while_a_metacopy_is_truncated_leaves_no_zeros() {
     if !(able() && require_program("strace")) {
         return;
     }
-<<<<<<< HEAD
-    for (call, when) in [
-=======
     for call in [
->>>>>>> h-regress
         "ftruncate",
         "truncate",
         "fremovexattr",
         "removexattr",
         "lremovexattr",
-<<<<<<< HEAD
-    ]
-    .map(|c| (c, 1))
-    {
-=======
     ] {
->>>>>>> h-regress
         let layers = Layers::new(Base::Disk, 1);
         fs::write(layers.lowers[0].join("f"), "hello world").unwrap();
         inside(&layers, "metacopy=on", "chmod 600 f").unwrap();
@@ -46,11 +36,7 @@ fn finding_21_a_crash_while_a_metacopy_is_truncated_leaves_no_zeros() {
                 "-e",
                 &format!("trace={call}"),
                 "-e",
-<<<<<<< HEAD
-                &format!("inject={call}:signal=KILL:when={when}"),
-=======
                 &format!("inject={call}:signal=KILL:when=1"),
->>>>>>> h-regress
             ])
             .stdin(Stdio::null())
             .stderr(Stdio::null())

@@ -13,11 +13,7 @@ use crate::support::{Base, Layers, Mount};
 use crate::{Watch, able, code};
 
 /// Lowers with one big file of several names, and one of a single name.
-<<<<<<< HEAD
-const BIG: &str = "mkdir -p l0/quiet; mkdir l0/d; head -c 600000000 /dev/zero | tr '\\0' x > l0/big; ln l0/big l0/second; head -c 600000000 l0/big > l0/single; echo small > l0/small";
-=======
 const BIG: &str = "mkdir l0/d l0/beside; head -c 600000000 /dev/zero | tr '\\0' x > l0/big; ln l0/big l0/second; head -c 600000000 l0/big > l0/single; echo small > l0/small";
->>>>>>> h-regress
 
 /// Runs `long` beside a row of lookups on a mount with a single event loop; how many of them were answered within it.
 fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
@@ -43,15 +39,10 @@ fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
             result
         });
         let mut rounds = Vec::new();
-        // In a directory that the call does not touch: the kernel itself locks those of a rename.
         while !done.load(Ordering::Acquire) {
             let start = Instant::now();
             let missing = code(fs::symlink_metadata(
-<<<<<<< HEAD
-                layers.at(&format!("quiet/missing{}", rounds.len())),
-=======
                 beside.join(format!("missing{}", rounds.len())),
->>>>>>> h-regress
             ));
             assert_eq!(missing, Err(libc::ENOENT));
             rounds.push((start, Instant::now()));
