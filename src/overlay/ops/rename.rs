@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::lookup::{checked, creatable};
-use super::remove::{Aside, Last};
+use super::remove::Last;
 use super::resolve::{Found, From};
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate;
@@ -314,14 +314,15 @@ impl Overlay {
             dir::link((b.at.as_fd(), &b.name), (upper.work.as_fd(), &aside))?;
             drop(self.fds.remove(locate::FdKey::Upper(victim.ino)));
             self.orphans.keep_aside(victim.ino, aside);
-        } else {
+        } else if present != Present::Dir || self.orphans.has_room() {
+            // A directory beyond the budget is not kept: moving it aside first
+            // would make two steps of the rename.
             let last = if last {
                 Last::Of(present, false)
             } else {
                 Last::No
             };
-            let aside = self.keep_if_last(upper, &b.at, &b.name, victim, last)?;
-            debug_assert!(aside == Aside::No);
+            self.keep_if_last(upper, &b.at, &b.name, victim, last)?;
         }
         if present == Present::NonDir && Self::is_indexed(victim) {
             self.pin_nlink(upper, victim, &Spot::at(b.at.clone(), b.name.clone()))?;
