@@ -235,8 +235,9 @@ impl Table {
         self.moved.get(&claim).map(|n| *n)
     }
 
-    /// Forgets the number a vanished object was given.
-    pub fn drop_claim(&self, claim: Claim) {
-        self.moved.remove(&claim);
+    /// Forgets the number a vanished object was given; not one that a newer
+    /// object with the same inode number goes by.
+    pub fn drop_claim(&self, claim: Claim, ino: u64) {
+        self.moved.remove_if(&claim, |_, given| *given == ino);
     }
 }
