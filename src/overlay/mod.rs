@@ -173,7 +173,7 @@ impl Overlay {
         if let (Some(id), true) = (node.upper.get(), node.is_orphan()) {
             let layer = crate::layer::UPPER;
             self.table
-                .drop_claim(inode::table::Claim { layer, id: *id });
+                .drop_claim(inode::table::Claim { layer, id: *id }, node.ino);
         }
         if node.is_orphan() {
             self.orphans.remove(self.stack.upper.as_ref(), node.ino);
