@@ -285,8 +285,13 @@ impl Shared {
         }
         if control::SETFLAGS.contains(&cmd) {
             let raw = data.first_chunk::<4>().ok_or(Errno::EINVAL)?;
-            self.overlay
-                .set_inode_flags(&node, u32::from_ne_bytes(*raw))?;
+            self.may_set_flags(&node, req)?;
+            let flags = u32::from_ne_bytes(*raw);
+            let changed = flags ^ self.overlay.inode_flags(&node)?;
+            if changed & control::ROOT_FLAGS != 0 && req.uid != 0 {
+                return Err(Errno::EPERM);
+            }
+            self.overlay.set_inode_flags(&node, flags)?;
             return Ok(Vec::new());
         }
         Err(Errno::ENOTTY)
