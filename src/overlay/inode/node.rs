@@ -190,6 +190,12 @@ impl Links {
             .any(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
     }
 
+    /// Whether no other name than this is known.
+    pub fn only(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        self.iter()
+            .all(|l| Arc::ptr_eq(&l.parent, parent) && *l.name == *name)
+    }
+
     /// Adds a name unless it is known.
     pub fn add(&mut self, parent: &Arc<Node>, name: &Name) {
         if self.contains(parent, name) {

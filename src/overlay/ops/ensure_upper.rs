@@ -16,7 +16,7 @@ use crate::overlay::inode::locate::{self, FdKey};
 use crate::overlay::inode::node::{Link, NO_NLINK, Node};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::upper::copy_up::Source;
-use crate::overlay::upper::stage::{OwnedFdOrSpot, Staged};
+use crate::overlay::upper::stage::Staged;
 use crate::overlay::upper::{Namespace, Upper};
 use crate::sys::stat::SetTime;
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, best_effort, copy, dir, file};
@@ -296,8 +296,7 @@ impl Overlay {
         id: ObjectId,
     ) -> Result<()> {
         if self.orphans.has_room() {
-            let OwnedFdOrSpot::File(fd) = staged.keep_unnamed()?;
-            self.orphans.keep(node.ino, fd);
+            self.orphans.keep(node.ino, staged.keep_unnamed()?);
         } else {
             let aside = upper.temp_name();
             drop(staged.publish(upper.work.as_fd(), &aside)?);

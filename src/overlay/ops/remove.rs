@@ -113,19 +113,9 @@ impl Overlay {
         node: &Arc<Node>,
         found: &Found,
     ) -> Result<()> {
-        let present = match &found.upper {
-            Some(u) if u.by_index.is_some() => Present::Nothing,
-            Some(_) if node.is_dir() => Present::Dir,
-            Some(_) => Present::NonDir,
-            None => Present::Nothing,
-        };
+        let present = found.present();
         let hide = self.lowers_show(parent, name)?;
-        let last = {
-            let links = node.links.lock();
-            links
-                .iter()
-                .all(|l| Arc::ptr_eq(&l.parent, parent) && l.name == *name)
-        };
+        let last = node.links.lock().only(parent, name);
         if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
             self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;
         }

@@ -89,9 +89,9 @@ impl Overlay {
         self.refuse_early((from.0, &old), (to.0, &new), how)?;
         self.ensure_upper(from.0, Need::Meta)?;
         self.ensure_upper(to.0, Need::Meta)?;
-        self.prepare_to_move(from.0, &old, to.0)?;
+        self.prepare_to_move(from.0, &old)?;
         if how == How::Exchange {
-            self.prepare_to_move(to.0, &new, from.0)?;
+            self.prepare_to_move(to.0, &new)?;
         } else {
             self.copy_up_if_counted(to.0, &new)?;
         }
@@ -157,7 +157,7 @@ impl Overlay {
     }
 
     /// Brings what stands at a name into the upper so that it can move.
-    fn prepare_to_move(&self, parent: &Arc<Node>, name: &Name, to: &Arc<Node>) -> Result<()> {
+    fn prepare_to_move(&self, parent: &Arc<Node>, name: &Name) -> Result<()> {
         let entry = self.lookup(parent, name)?.ok_or(Errno::ENOENT)?;
         let node = entry.node;
         if !node.is_dir() {
@@ -167,17 +167,13 @@ impl Overlay {
             self.link_name_up(&node, parent, name)?;
             return Ok(());
         }
-        let moves_in_place = Arc::ptr_eq(parent, to);
         self.ensure_upper(&node, Need::Meta)?;
         if node.lowers.read().is_empty() {
             return Ok(());
         }
         match self.settings.redirect_dir {
             RedirectDir::Follow | RedirectDir::NoFollow => Err(Errno::EXDEV),
-            _ if self.may_redirect(&node) => {
-                tracing::debug!(moves_in_place, "a directory moves with a redirect");
-                Ok(())
-            }
+            _ if self.may_redirect(&node) => Ok(()),
             _ => self.copy_up_tree(&node),
         }
     }
@@ -225,8 +221,7 @@ impl Overlay {
         let mut displaced = None;
         if let Some((victim, vf)) = target {
             self.keep_victim(upper, b, victim, vf)?;
-            let here = vf.upper.as_ref().is_some_and(|u| u.by_index.is_none());
-            if node.is_dir() && here {
+            if node.is_dir() && vf.present() != Present::Nothing {
                 displaced = displace(upper, b)?;
             }
         }
@@ -253,7 +248,7 @@ impl Overlay {
     /// What moves stands in the upper under its name, or the preparation was
     /// overtaken by somebody else's change: then the caller may try again.
     fn check_movable(&self, end: &End<'_>, node: &Arc<Node>, found: &Found) -> Result<()> {
-        let in_place = found.upper.as_ref().is_some_and(|u| u.by_index.is_none());
+        let in_place = found.present() != Present::Nothing;
         let lowers_ok = !node.is_dir() || node.lowers.read().is_empty() || self.may_redirect(node);
         if in_place && lowers_ok {
             Ok(())
@@ -296,17 +291,8 @@ impl Overlay {
         victim: &Arc<Node>,
         vf: &Found,
     ) -> Result<()> {
-        let present = match &vf.upper {
-            Some(u) if u.by_index.is_none() && victim.is_dir() => Present::Dir,
-            Some(u) if u.by_index.is_none() => Present::NonDir,
-            _ => Present::Nothing,
-        };
-        let last = {
-            let links = victim.links.lock();
-            links
-                .iter()
-                .all(|l| Arc::ptr_eq(&l.parent, b.parent) && l.name == b.name)
-        };
+        let present = vf.present();
+        let last = victim.links.lock().only(b.parent, &b.name);
         // Beyond the budget it is given a second name in the work directory, so
         // that the rename over the first one stays one step.
         if last && present == Present::NonDir && victim.is_upper() && !self.orphans.has_room() {

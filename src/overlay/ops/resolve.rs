@@ -11,6 +11,7 @@ use crate::overlay::inode::locate;
 use crate::overlay::inode::node::{LowerSpot, Node, Place};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::options::RedirectDir;
+use crate::overlay::upper::Present;
 use crate::sys::{Kind, Name, ObjectId, Result, Spot, Stat};
 
 /// The object a name stands for.
@@ -28,6 +29,18 @@ pub struct Found {
     pub lower_nlink: u32,
     /// For a directory: where the lowers' merged view has it.
     pub lower_view: Option<Arc<Place>>,
+}
+
+impl Found {
+    /// What the upper's own tree has under the name.
+    pub(super) fn present(&self) -> Present {
+        match &self.upper {
+            Some(u) if u.by_index.is_some() => Present::Nothing,
+            Some(_) if self.kind == Kind::Dir => Present::Dir,
+            Some(_) => Present::NonDir,
+            None => Present::Nothing,
+        }
+    }
 }
 
 /// The upper's part of an answer.
@@ -126,7 +139,8 @@ impl Walk<'_> {
         if verdict == Verdict::Leave {
             return step;
         }
-        let leads_on = (kind == Kind::Dir && self.stack_has_below(layer)) || o.marks.metacopy;
+        let leads_on =
+            (kind == Kind::Dir && self.overlay.stack.has_below(layer)) || o.marks.metacopy;
         self.broken |= o.marks.bad_redirect && leads_on;
         let found = self.found.get_or_insert_with(|| Found {
             kind,
@@ -165,10 +179,6 @@ impl Walk<'_> {
         } else {
             step
         }
-    }
-
-    fn stack_has_below(&self, layer: LayerId) -> bool {
-        self.overlay.stack.has_below(layer)
     }
 
     fn lowers(&mut self) -> Result<()> {

@@ -162,33 +162,27 @@ impl Staged<'_> {
         Ok(self.file.take())
     }
 
-    /// Keeps it without any name: an orphan from birth.
-    pub fn keep_unnamed(mut self) -> Result<OwnedFdOrSpot> {
+    /// Keeps it without any name: an orphan from birth, by a descriptor (O_PATH
+    /// for anything but a regular file).
+    pub fn keep_unnamed(mut self) -> Result<Arc<OwnedFd>> {
         match (self.temp.take(), self.file.take()) {
-            (None, Some(f)) => Ok(OwnedFdOrSpot::File(f)),
+            (None, Some(f)) => Ok(f),
             (Some(t), Some(f)) => {
                 best_effort(
                     "unlink a staged orphan",
                     dir::unlink(self.upper.work.as_fd(), &t),
                 );
-                Ok(OwnedFdOrSpot::File(f))
+                Ok(f)
             }
             (Some(t), None) => {
                 let spot = Spot::at(self.upper.work.clone(), t.clone());
                 let fd = spot.open(rustix::fs::OFlags::PATH)?;
                 best_effort("unlink a staged orphan", self.upper.clear_temp(&t));
-                Ok(OwnedFdOrSpot::File(Arc::new(fd)))
+                Ok(Arc::new(fd))
             }
             (None, None) => Err(Errno::EIO),
         }
     }
-}
-
-/// What is left of a staged object that never gets a name.
-#[derive(Debug)]
-pub enum OwnedFdOrSpot {
-    /// A descriptor (O_PATH for anything but a regular file).
-    File(Arc<OwnedFd>),
 }
 
 impl Drop for Staged<'_> {
