@@ -118,6 +118,7 @@ Options for -o:
   submounts=follow      show what is mounted below a lower layer's root
   fd_cache=N, dir_cache=N
                         how many descriptors and directory entries are kept
+  fence=off             the serving process keeps all rights that it was given
   nosuid nodev noexec noatime and mount(8)'s other words"
     };
 }

@@ -25,6 +25,8 @@ pub struct Meaning {
     pub contexts: Vec<(String, OsString)>,
     /// `fsname=`.
     pub source: Option<OsString>,
+    /// `fence=`: the daemon gives up what it does not need.
+    pub fence: bool,
     /// Words that nobody knows, as they were given.
     pub unknown: Vec<OsString>,
 }
@@ -36,6 +38,7 @@ impl Default for Meaning {
             flags: MountFlags::empty(),
             contexts: Vec::new(),
             source: None,
+            fence: true,
             unknown: Vec::new(),
         }
     }
@@ -148,6 +151,7 @@ impl Reader {
     fn take_choice(&mut self, key: &str, word: &Word<'_>) -> Result<bool, Usage> {
         let options = &mut self.meaning.options;
         match key {
+            "fence" => self.meaning.fence = switch(key, word)?,
             "static_nlink" => options.static_nlink = switch(key, word)?,
             "noacl" => options.no_acl = switch(key, word)?,
             "writeback" => options.writeback = switch(key, word)?,

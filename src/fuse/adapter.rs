@@ -49,6 +49,7 @@ impl PrimeHandle {
 }
 
 /// Ends the mount when the event loops are over.
+#[derive(Clone)]
 pub struct ShutdownHandle(Arc<Shared>);
 
 impl ShutdownHandle {

@@ -12,6 +12,7 @@ pub mod attach;
 pub mod control;
 pub mod convert;
 pub mod counters;
+pub mod fence;
 pub mod hidden;
 pub mod outside;
 pub mod session;

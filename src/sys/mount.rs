@@ -1,7 +1,7 @@
 //! mount(2) and its younger relatives, for a FUSE file system.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -30,6 +30,26 @@ pub fn open_fuse_device() -> Result<OwnedFd> {
         OFlags::RDWR | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// Takes over a descriptor of /dev/fuse that the caller left open for us; `None`
+/// where the number is something else's.
+pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
+    const MISC: u32 = 10;
+    const FUSE: u32 = 229;
+    // SAFETY: asks what the number is; EBADF where it is nothing.
+    let shown = unsafe { BorrowedFd::borrow_raw(number.max(0)) };
+    let stat = rustix::fs::fstat(shown).ok()?;
+    let device = (
+        rustix::fs::major(stat.st_rdev),
+        rustix::fs::minor(stat.st_rdev),
+    );
+    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || device != (MISC, FUSE) {
+        return None;
+    }
+    // SAFETY: it was open when this program started and is named on its command
+    // line, so nothing in here owns it; it is asked for once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Opens a directory without reading from it: its place is held from now on,

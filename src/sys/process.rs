@@ -1,8 +1,12 @@
 //! This process: its descriptors, its session, its children, its limits.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::{Errno, Result};
 use rustix::process::{Pid, Resource, WaitOptions};
@@ -22,7 +26,7 @@ pub enum Fork {
 /// Refused while other threads run: a lock that one of them holds would stay
 /// locked in the child for ever.
 pub fn fork() -> Result<Fork> {
-    if thread_count() > 1 {
+    if !alone_soon() {
         return Err(Errno::EBUSY);
     }
     // SAFETY: no other thread exists (checked above), so the child may do
@@ -33,6 +37,18 @@ pub fn fork() -> Result<Fork> {
         0 => Ok(Fork::Child),
         _ => Pid::from_raw(pid).map(Fork::Parent).ok_or(Errno::EIO),
     }
+}
+
+/// Whether this is the only thread, or will be in a moment: one that was told
+/// to end may still be on its way out.
+fn alone_soon() -> bool {
+    (0..200).any(|_| {
+        let alone = thread_count() <= 1;
+        if !alone {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        alone
+    })
 }
 
 /// Threads of this process; 1 where /proc is not there to tell.
@@ -274,25 +290,40 @@ impl ByteWriter {
     }
 }
 
-/// Tells systemd that the service is ready (sd_notify(3)), if it asked for that.
-pub fn notify_ready() {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
+/// Who is to be told that the service is ready (sd_notify(3)). Asked for early:
+/// a daemon behind its fence opens no sockets.
+#[derive(Debug)]
+pub struct ReadySocket(Option<UnixDatagram>);
 
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|n| !n.is_empty()) else {
-        return;
-    };
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&name)?,
-        };
-        socket.send_to_addr(b"READY=1", &address)
-    });
-    if let Err(e) = sent {
-        tracing::warn!("NOTIFY_SOCKET: {e}");
+impl ReadySocket {
+    /// systemd's socket, if it gave us one.
+    pub fn from_environment() -> Self {
+        let name = std::env::var_os("NOTIFY_SOCKET").filter(|n| !n.is_empty());
+        ReadySocket(name.and_then(|name| match connected_to(&name) {
+            Ok(socket) => Some(socket),
+            Err(e) => {
+                tracing::warn!("NOTIFY_SOCKET: {e}");
+                None
+            }
+        }))
     }
+
+    /// Says it.
+    pub fn tell(&self) {
+        if let Some(Err(e)) = self.0.as_ref().map(|socket| socket.send(b"READY=1")) {
+            tracing::warn!("NOTIFY_SOCKET: {e}");
+        }
+    }
+}
+
+fn connected_to(name: &OsStr) -> std::io::Result<UnixDatagram> {
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
 }
 
 /// Gives this thread, and in a process with one thread the process, a name for ps(1).

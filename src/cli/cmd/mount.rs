@@ -32,6 +32,7 @@ pub fn run(args: MountArgs) -> ExitCode {
         contexts: meaning.contexts,
         stay,
         namespace: None,
+        fence: meaning.fence,
     };
     ExitCode::from(mount(
         request,
@@ -96,6 +97,7 @@ pub fn run_compat(dialect: Dialect, call: MountCall) -> ExitCode {
         contexts: meaning.contexts,
         stay,
         namespace: call.namespace,
+        fence: meaning.fence,
     };
     ExitCode::from(mount(request, &terminal))
 }

@@ -188,8 +188,7 @@ impl Overlay {
         if caller.uid == 0 || caller.uid == a.uid || !mode::has_privilege(a.mode) {
             return Ok(true);
         }
-        let group = a.mode & 0o020 != 0
-            && (caller.gid == a.gid || crate::sys::cred::in_group(caller.pid, a.gid));
+        let group = a.mode & 0o020 != 0 && (caller.gid == a.gid || caller.in_group(a.gid));
         let acl = a.mode & 0o020 != 0 && self.getxattr(node, crate::layer::acl::ACCESS).is_ok();
         Ok(a.mode & 0o002 != 0 || group || acl)
     }
@@ -205,7 +204,7 @@ impl Overlay {
         let capability = b"security.capability";
         let has_cap = xattr::get(&spot, capability)?.is_some();
         let gid = self.settings.groups.to_view(now.gid);
-        let in_group = || caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid);
+        let in_group = || caller.gid == gid || caller.in_group(gid);
         // Root keeps suid over a write (CAP_FSETID) but not capabilities. (Its
         // chown of nothing cannot be told from that; of a FIFO it is the only case.)
         let keeps_suid = why == Order::Bare && caller.uid == 0 && node.kind == Kind::File;

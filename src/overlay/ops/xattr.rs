@@ -9,7 +9,7 @@ use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::options::XattrPermissions;
 use crate::overlay::{Caller, Overlay};
-use crate::sys::{Errno, Kind, Result, cred, xattr};
+use crate::sys::{Errno, Kind, Result, xattr};
 
 /// Prefix under which `security.X` is kept where the daemon may not set it
 /// (`xattr_permissions=2`; contract 2.3).
@@ -127,7 +127,7 @@ impl Overlay {
             && raw.mode & libc::S_ISGID != 0
             && caller.uid != 0
             && self.settings.groups.to_disk(caller.gid) != Some(raw.gid)
-            && !cred::in_group(caller.pid, self.settings.groups.to_view(raw.gid));
+            && !caller.in_group(self.settings.groups.to_view(raw.gid));
         xattr::set(&spot, &disk, &value, flags)?;
         node.unmask_ctime();
         if clear_sgid && node.kind != Kind::Symlink {
