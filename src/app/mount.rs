@@ -218,10 +218,17 @@ enum Target {
 
 impl Target {
     fn of(path: &Path) -> Result<Self, SetupError> {
-        match layers::descriptor_named(path).and_then(mount::take_fuse_descriptor) {
-            Some(device) => Ok(Target::Given(path.to_owned(), device)),
-            None => Place::hold(path).map(Target::Place),
+        let number = layers::descriptor_named(path);
+        if let Some(device) = number.and_then(mount::take_fuse_descriptor) {
+            return Ok(Target::Given(path.to_owned(), device));
         }
+        Place::hold(path).map(Target::Place).map_err(|e| match number {
+            None => e,
+            Some(_) => SetupError::new(
+                e.what,
+                "a descriptor given as mount point must be open, and be a directory or /dev/fuse with a mount made",
+            ),
+        })
     }
 
     /// Mounts without any right to.

@@ -276,7 +276,9 @@ fn refused_by_program(place: &Place, why: &str) -> SetupError {
     } else if why.contains("failed to access mountpoint") {
         "if something is mounted there already, unmount it first (acetate unmount)"
     } else if why.contains("Operation not permitted") {
-        "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or a container"
+        "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or by a \
+         container without CAP_SYS_ADMIN; there, `unshare -Urm` may help, or whoever started it mounts and hands the \
+         descriptor in as /dev/fd/N; `acetate doctor` says what this host allows"
     } else {
         "its own words say what it wants"
     };

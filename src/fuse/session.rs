@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use fuser::{Config, Session, SessionACL};
 
 use crate::overlay::setup::SetupError;
-use crate::sys::{process, signal};
+use crate::sys::{Errno, process, signal};
 
 use super::adapter::{Adapter, PrimeHandle, RootShape, ShutdownHandle};
 use super::attach::{Shown, Undo};
@@ -99,11 +99,16 @@ fn start_loops(
     // Who may come in is the kernel's to decide (allow_other,
     // default_permissions); fuser's own check would refuse other users.
     config.acl = SessionACL::All;
-    let failed = |e: std::io::Error| {
-        SetupError::new(
+    let failed = |e: std::io::Error| match e.raw_os_error().map(Errno::from_raw) {
+        // fuse_get_dev(): only a descriptor from elsewhere can be such a one.
+        Some(Errno::EPERM) => SetupError::new(
+            "nothing is mounted with the descriptor of /dev/fuse that was given as mount point",
+            "mount(2) comes first, with fd=N in its data, then acetate with /dev/fd/N as mount point",
+        ),
+        _ => SetupError::new(
             format!("the kernel and acetate did not agree on how to speak FUSE: {e}"),
             "the log (-f -d) says more",
-        )
+        ),
     };
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
     std::thread::Builder::new()
