@@ -1,5 +1,6 @@
 //! What a user can ask for: one file per verb. Nothing here prints.
 
+pub mod doctor;
 pub mod layers;
 pub mod mount;
 pub mod unmount;

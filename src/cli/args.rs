@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A userspace overlay filesystem: layers of directories shown as one tree
 #[derive(Debug, Parser)]
@@ -23,6 +23,9 @@ pub enum Command {
     /// Unmount, with everything written to disk
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
+    /// Say what this host allows, and what to do about what it does not
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
     /// Be a drop-in for fuse-overlayfs: the same arguments, the same exit codes
     #[command(name = "fuse-overlayfs", disable_help_flag = true)]
     FuseOverlayfs {
@@ -53,9 +56,30 @@ pub struct MountArgs {
     /// Log every request to stderr; stays in the foreground
     #[arg(short = 'd', long)]
     pub debug: bool,
-    /// Where to mount
+    /// Where to mount; or /dev/fd/N, a descriptor of /dev/fuse that the caller
+    /// has mounted already
     #[arg(value_name = "MOUNTPOINT")]
     pub mountpoint: PathBuf,
+}
+
+/// `acetate doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: Format,
+    /// A directory that is to hold an upper layer: what can its file system?
+    #[arg(value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// Forms of output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs: names and fields stay as they are
+    Json,
 }
 
 /// `acetate unmount`.
@@ -84,6 +108,14 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not mounted, 4 in use,
 32 the mount failed.";
+
+/// Under `acetate doctor --help`.
+const DOCTOR_HELP: &str = "\
+Marks: ✓ as it should be, ! works with less, ✗ missing, - does not matter here.
+Exit code 0 where a mount is possible, 1 where not. Nothing is left behind.
+
+Example:
+  acetate doctor /var/lib/containers";
 
 /// The list of options, as a literal to build the help texts of.
 macro_rules! option_list {

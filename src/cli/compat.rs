@@ -220,7 +220,7 @@ pub fn looks_like_a_mount(args: &[OsString]) -> bool {
     let is_command = |word: &OsStr| {
         matches!(
             word.as_bytes(),
-            b"mount" | b"unmount" | b"umount" | b"fuse-overlayfs" | b"help"
+            b"mount" | b"unmount" | b"umount" | b"doctor" | b"fuse-overlayfs" | b"help"
         )
     };
     has_o && args.first().is_some_and(|first| !is_command(first))

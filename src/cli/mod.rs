@@ -8,6 +8,7 @@ pub mod args;
 pub mod cmd;
 pub mod compat;
 pub mod failure;
+pub mod json;
 pub mod log;
 pub mod options;
 pub mod words;
@@ -61,6 +62,9 @@ fn own_main(words: &[OsString]) -> ExitCode {
         Ok(Acetate {
             command: Command::Unmount(args),
         }) => cmd::unmount::run(&args),
+        Ok(Acetate {
+            command: Command::Doctor(args),
+        }) => cmd::doctor::run(&args),
         Ok(Acetate {
             command: Command::FuseOverlayfs { args },
         }) => compat_main(Dialect::FuseOverlayfs, &args),

@@ -14,6 +14,7 @@ pub mod convert;
 pub mod counters;
 pub mod fence;
 pub mod hidden;
+pub mod offer;
 pub mod outside;
 pub mod session;
 pub mod workers;

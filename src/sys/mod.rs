@@ -47,6 +47,7 @@ macro_rules! errnos {
 errnos!(
     E2BIG,
     EACCES,
+    EAGAIN,
     EBADF,
     EBUSY,
     EDQUOT,

@@ -32,19 +32,32 @@ pub fn open_fuse_device() -> Result<OwnedFd> {
     )?)
 }
 
+/// Major and minor number of /dev/fuse.
+pub const FUSE_DEVICE: (u32, u32) = (10, 229);
+
+/// Major and minor number of a device, of its `st_rdev`.
+pub fn numbers_of_device(rdev: u64) -> (u32, u32) {
+    (rustix::fs::major(rdev), rustix::fs::minor(rdev))
+}
+
+/// Reads one request from /dev/fuse; EAGAIN where there is none.
+pub fn read_request(device: &OwnedFd) -> Result<Vec<u8>> {
+    rustix::fs::fcntl_setfl(device, OFlags::NONBLOCK)?;
+    // FUSE_MIN_READ_BUFFER, and more than any INIT.
+    let mut request = vec![0; 64 << 10];
+    let n = rustix::io::read(device, &mut request)?;
+    request.truncate(n);
+    Ok(request)
+}
+
 /// Takes over a descriptor of /dev/fuse that the caller left open for us; `None`
 /// where the number is something else's.
 pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
-    const MISC: u32 = 10;
-    const FUSE: u32 = 229;
     // SAFETY: asks what the number is; EBADF where it is nothing.
     let shown = unsafe { BorrowedFd::borrow_raw(number.max(0)) };
     let stat = rustix::fs::fstat(shown).ok()?;
-    let device = (
-        rustix::fs::major(stat.st_rdev),
-        rustix::fs::minor(stat.st_rdev),
-    );
-    if stat.st_mode & libc::S_IFMT != libc::S_IFCHR || device != (MISC, FUSE) {
+    let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    if !is_device || numbers_of_device(stat.st_rdev) != FUSE_DEVICE {
         return None;
     }
     // SAFETY: it was open when this program started and is named on its command

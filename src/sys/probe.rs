@@ -70,6 +70,25 @@ pub fn unnamed_files(work: BorrowedFd<'_>) -> bool {
     remove_if_there(work, name).is_ok()
 }
 
+/// Whether two files in `work` can share their data (FICLONE).
+pub fn reflinks(work: BorrowedFd<'_>) -> Result<()> {
+    let (a, b): (&[u8], &[u8]) = (b"#probe-from", b"#probe-to");
+    remove_if_there(work, a)?;
+    remove_if_there(work, b)?;
+    let from = dir::create_file(work, a, 0o600)?;
+    let to = dir::create_file(work, b, 0o600)?;
+    super::file::write_at(from.as_fd(), &[b'x'; 4096], 0)?;
+    let cloned = rustix::fs::ioctl_ficlone(&to, &from);
+    remove_if_there(work, a)?;
+    remove_if_there(work, b)?;
+    Ok(cloned?)
+}
+
+/// Whether a program gains capabilities when it is run.
+pub fn has_capabilities(program: &std::path::Path) -> bool {
+    rustix::fs::getxattr(program, "security.capability", &mut [0_u8; 64]).is_ok()
+}
+
 fn remove_if_there(d: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     match dir::unlink(d, name) {
         Err(Errno::ENOENT) => Ok(()),

@@ -238,6 +238,63 @@ pub fn own_user_namespace_works() -> bool {
     }
 }
 
+/// Has a child process do something, and hears from it how that went: for what
+/// changes a process for good.
+pub fn in_child(
+    work: impl FnOnce() -> std::result::Result<Vec<u8>, String>,
+) -> std::result::Result<Vec<u8>, String> {
+    let failed = |what: &str, e: Errno| format!("{what}: {e}");
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (reader, writer) = pipe.map_err(|e| failed("pipe", e.into()))?;
+    match fork().map_err(|e| failed("fork", e))? {
+        Fork::Child => {
+            let (kind, text) = match work() {
+                Ok(bytes) => (b'+', bytes),
+                Err(why) => (b'-', why.into_bytes()),
+            };
+            let mut writer = File::from(writer);
+            let told = writer
+                .write_all(&[kind])
+                .and_then(|()| writer.write_all(&text));
+            leave(i32::from(told.is_err()))
+        }
+        Fork::Parent(child) => {
+            drop(writer);
+            let mut answer = Vec::new();
+            let heard = File::from(reader).read_to_end(&mut answer);
+            let ended = how_it_ended(child);
+            match (heard, answer.split_first()) {
+                (Ok(_), Some((b'+', bytes))) => Ok(bytes.to_vec()),
+                (Ok(_), Some((_, why))) => Err(String::from_utf8_lossy(why).into_owned()),
+                _ => Err(ended),
+            }
+        }
+    }
+}
+
+/// Hard limits of this process; `None` is unlimited.
+#[derive(Debug, Clone, Copy)]
+pub struct HardLimits {
+    /// RLIMIT_NOFILE.
+    pub open_files: Option<u64>,
+    /// RLIMIT_NPROC.
+    pub processes: Option<u64>,
+}
+
+/// Reads them.
+pub fn hard_limits() -> HardLimits {
+    HardLimits {
+        open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
+        processes: rustix::process::getrlimit(Resource::Nproc).maximum,
+    }
+}
+
+/// As `uname -r` has it.
+pub fn kernel_release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
+}
+
 /// Moves this process into the mount namespace that a file stands for.
 pub fn enter_mount_namespace(file: &std::path::Path) -> std::io::Result<()> {
     let file = File::open(file)?;

@@ -10,6 +10,7 @@
 
 mod calls;
 mod daemon;
+mod doctor;
 mod given;
 mod places;
 mod users;

@@ -1,4 +1,5 @@
 //! One file per command: its glue, no more.
 
+pub mod doctor;
 pub mod mount;
 pub mod unmount;
