@@ -14,6 +14,7 @@ use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::Counters;
 use super::workers::Workers;
+use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::create::New;
 use crate::overlay::{Attr, Caller, Entry, Errno, Overlay, Result};
@@ -45,6 +46,7 @@ pub(super) const LONG_RANGE: u64 = 1 << 20;
 
 pub(super) struct Shared {
     pub(super) overlay: Overlay,
+    pub(super) absence: Absence,
     pub(super) shape: RootShape,
     pub(super) priming: AtomicBool,
     pub(super) counters: Counters,
