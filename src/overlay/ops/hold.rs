@@ -47,8 +47,12 @@ impl Overlay {
         id: ObjectId,
     ) -> Result<Option<(Spot, Stat)>> {
         if let Some(spot) = self.orphans.spot(Some(upper), node.ino) {
-            let s = spot.stat()?;
-            return Ok((ObjectId::of(&s) == id).then_some((spot, s)));
+            match spot.stat() {
+                Ok(s) if ObjectId::of(&s) == id => return Ok(Some((spot, s))),
+                // It is being moved there, and still has its name.
+                Ok(_) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
         }
         let by_fd = node.is_dir() || self.fds.get(FdKey::Upper(node.ino)).is_some();
         let _rename = self.rename.read_recursive();

@@ -215,7 +215,12 @@ impl Overlay {
             // The anchor stays as long as anybody needs it.
             return Ok(Aside::No);
         }
-        let aside = upper.move_aside(at, name, hide)?;
+        let aside = upper.temp_name();
+        self.orphans.moves_aside(node.ino, aside.clone());
+        if let Err(e) = upper.move_aside(at, name, &aside, hide) {
+            self.orphans.remove(Some(upper), node.ino);
+            return Err(e);
+        }
         drop(self.fds.remove(FdKey::Upper(node.ino)));
         self.orphans.keep_aside(node.ino, aside);
         Ok(Aside::Moved)
@@ -250,8 +255,7 @@ pub(super) enum Last {
 impl Upper {
     /// Moves an object into the work directory; where the lowers would show
     /// something, a whiteout takes its place in the same step.
-    fn move_aside(&self, at: &Arc<OwnedFd>, name: &Name, hide: bool) -> Result<Name> {
-        let aside = self.temp_name();
+    fn move_aside(&self, at: &Arc<OwnedFd>, name: &Name, aside: &Name, hide: bool) -> Result<()> {
         let (from, to) = ((at.as_fd(), &name[..]), (self.work.as_fd(), &aside[..]));
         if !hide {
             dir::rename(from, to, Rename::NoReplace)?;
@@ -262,6 +266,6 @@ impl Upper {
             self.add_whiteout(at.as_fd(), name)?;
             dir::rename(from, to, Rename::NoReplace)?;
         }
-        Ok(aside)
+        Ok(())
     }
 }
