@@ -76,3 +76,37 @@ fn an_open_file_can_be_read_while_its_last_name_goes_beyond_the_orphan_budget() 
     drop(files);
     mount.unmount();
 }
+
+/// Found by the stress with four descriptors: a file's descriptor went out of the cache between the look whether it was
+/// there and its use, and a stat said ENOTDIR.
+#[test]
+fn stats_and_reads_of_more_files_than_descriptors_never_fail() {
+    if !require_real_root() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    // Nothing is remembered by the kernel: each stat asks.
+    let mount = Mount::acetate(&layers, "fd_cache=4,timeout=0,max_threads=8");
+    let path = |i: u64| layers.at(&format!("f{i}"));
+    (0..12).for_each(|i| fs::write(path(i), vec![b'a'; 1 << 13]).unwrap());
+    let until = Instant::now() + Duration::from_secs(6);
+    std::thread::scope(|scope| {
+        for worker in 0..8_u64 {
+            scope.spawn(move || {
+                let mut n = worker;
+                while Instant::now() < until {
+                    n = n
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(worker + 1);
+                    let file = path((n >> 33) % 12);
+                    let meta = fs::metadata(&file).unwrap_or_else(|e| panic!("stat: {e}"));
+                    assert_eq!(meta.len(), 1 << 13);
+                    let file = fs::OpenOptions::new().write(true).open(&file).unwrap();
+                    file.write_at(b"a", 5)
+                        .unwrap_or_else(|e| panic!("write: {e}"));
+                }
+            });
+        }
+    });
+    mount.unmount();
+}
