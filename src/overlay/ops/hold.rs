@@ -54,10 +54,14 @@ impl Overlay {
                 Err(e) => return Err(e),
             }
         }
-        let by_fd = node.is_dir() || self.fds.get(FdKey::Upper(node.ino)).is_some();
+        // Taken, not only looked for: it may be out of the cache at once.
+        let kept = self.fds.get(FdKey::Upper(node.ino));
         let _rename = self.rename.read_recursive();
-        if by_fd {
-            let fd = locate::upper_dir(&self.fds, &upper.layer, node)?;
+        let fd = match kept {
+            None if node.is_dir() => Some(locate::upper_dir(&self.fds, &upper.layer, node)?),
+            kept => kept,
+        };
+        if let Some(fd) = fd {
             let spot = Spot::fd(fd);
             let s = spot.stat()?;
             return Ok((ObjectId::of(&s) == id).then_some((spot, s)));
