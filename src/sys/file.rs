@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 
+use super::features::{self, Feature};
 use super::{Errno, Result};
 
 /// Reads at `offset` until `buf` is full or the file ends; the count read.
@@ -162,6 +163,9 @@ pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
     }
     // _IOR(0x15, 0, struct fsuuid2), include/uapi/linux/fs.h
     const FS_IOC_GETFSUUID: libc::Ioctl = (2 << 30) | (17 << 16) | (0x15 << 8);
+    if !features::allowed(Feature::FsUuid) {
+        return [0; 16];
+    }
     let Ok(readable) = super::dir::open_readable(fd) else {
         return [0; 16];
     };

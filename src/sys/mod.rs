@@ -10,6 +10,7 @@
 pub mod copy;
 pub mod cred;
 pub mod dir;
+pub mod features;
 pub mod file;
 pub mod fusermount;
 pub mod handle;
