@@ -75,7 +75,7 @@ pub struct Stat {
     pub atime: Timespec,
     pub mtime: Timespec,
     pub ctime: Timespec,
-    /// Mount id; 0 where the kernel does not say (before 5.8).
+    /// Mount id; 0 where nothing tells it.
     pub mnt_id: u64,
 }
 
@@ -93,6 +93,21 @@ impl Stat {
 
 /// Stats `name` in `dir` without following a symlink; an empty name means `dir` itself.
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
+    let mut s = ask(dir, name)?;
+    if s.mnt_id == 0 {
+        // Before Linux 5.8, or without statx(2). Where this fails too, devices
+        // are all there is to tell mounts apart by.
+        s.mnt_id = super::handle::mount_id(dir, name).unwrap_or(0);
+    }
+    Ok(s)
+}
+
+/// Stats the object that a descriptor holds.
+pub fn of_descriptor(fd: BorrowedFd<'_>) -> Result<Stat> {
+    stat_at(fd, b"")
+}
+
+fn ask(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     let flags = AtFlags::SYMLINK_NOFOLLOW
         | AtFlags::EMPTY_PATH
         | AtFlags::NO_AUTOMOUNT
