@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid};
 
 use super::features::{self, Feature};
-use super::stat::{SetTime, Stat, stat_at};
+use super::stat::{Kind, SetTime, Stat, stat_at};
 use super::{Errno, Name, Result};
 
 /// What makes an object itself: its device and inode number.
@@ -134,14 +134,23 @@ impl Spot {
                 r => return r,
             }
         }
-        let mode = Mode::from_raw_mode(mode);
-        match &self.name {
-            Some(n) => {
-                rustix::fs::chmodat(self.dirfd(), &n[..], mode, AtFlags::empty())?;
+        if self.name.is_some() {
+            // fchmodat(2) follows a symlink that somebody put there meanwhile: the
+            // object is held first.
+            let held = Spot::fd(Arc::new(self.open(OFlags::PATH)?));
+            if held.stat()?.kind() == Kind::Symlink {
+                return Err(Errno::EOPNOTSUPP);
             }
-            None => rustix::fs::chmod(self.proc_path(), mode)?,
+            return held.chmod_by_proc(mode);
         }
-        Ok(())
+        self.chmod_by_proc(mode)
+    }
+
+    fn chmod_by_proc(&self, mode: u32) -> Result<()> {
+        Ok(rustix::fs::chmod(
+            self.proc_path(),
+            Mode::from_raw_mode(mode),
+        )?)
     }
 
     fn fchmodat2(&self, mode: u32) -> Result<()> {
