@@ -113,7 +113,7 @@ impl Layer {
         if root_stat.kind() != Kind::Dir {
             return Err(Errno::ENOTDIR);
         }
-        let uuid = crate::sys::file::fs_uuid(root.as_fd());
+        let uuid = crate::sys::uuid::of_file_system(root.as_fd());
         Ok(Layer {
             id,
             root,

@@ -47,6 +47,8 @@ pub enum Feature {
     UtimensatEmpty,
     LinkOwnFile,
     FsUuid,
+    Ext4Uuid,
+    DiskByUuid,
     UserWhiteout,
     RenameWhiteout,
     UnnamedFile,
@@ -102,6 +104,10 @@ const TABLE: &[Row] = &[
     Row(Feature::LinkOwnFile, "link-own-file", Some((6, 10))),
     // "fs: FS_IOC_GETUUID", v6.9
     Row(Feature::FsUuid, "fs-uuid", Some((6, 9))),
+    // "ext4: add ioctls to get/set the ext4 superblock uuid", v6.0
+    Row(Feature::Ext4Uuid, "ext4-uuid", Some((6, 0))),
+    // udev's doing
+    Row(Feature::DiskByUuid, "disk-by-uuid", None),
     // "vfs: allow unprivileged whiteout creation", v5.8 (systemd issue 16721)
     Row(Feature::UserWhiteout, "user-whiteout", Some((5, 8))),
     Row(Feature::RenameWhiteout, "rename-whiteout", None),

@@ -22,6 +22,7 @@ pub mod process;
 pub mod signal;
 pub mod spot;
 pub mod stat;
+pub mod uuid;
 pub mod xattr;
 
 pub use name::{Name, valid_name};
