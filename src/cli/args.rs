@@ -50,6 +50,10 @@ pub struct MountArgs {
     /// The work directory: empty, on the same file system as the upper layer
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
+    /// Do without what this kernel has: 4.18, or -NAME,-NAME (for tests, and to
+    /// get around faults of a kernel)
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true)]
+    pub kernel_features: Vec<OsString>,
     /// Stay in the foreground
     #[arg(short = 'f', long)]
     pub foreground: bool,
@@ -153,6 +157,9 @@ Options for -o:
   fd_cache=N, dir_cache=N
                         how many descriptors and directory entries are kept
   fence=off             the serving process keeps all rights that it was given
+  kernel_features=4.18, kernel_features=-openat2:-statx
+                        do without what that kernel lacks, or without these (for
+                        tests, and to get around faults of a kernel)
   nosuid nodev noexec noatime and mount(8)'s other words"
     };
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 pub use super::Errno;
 use super::Result;
+use super::features::{self, Feature};
 use rustix::fs::{CWD, Mode, OFlags};
 pub use rustix::mount::MountFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -93,6 +94,9 @@ pub fn mount_fuse(
 /// Whether a mount can be cloned and moved here (Linux 5.2, and no filter in
 /// the way). `place` is any directory.
 pub fn can_move_mounts(place: &OwnedFd) -> bool {
+    if !features::allowed(Feature::OpenTree) {
+        return false;
+    }
     let clone = open_tree(place.as_fd(), OsStr::new(""));
     // EINVAL: the call is there, this one mount may not be cloned; ours may.
     if !matches!(clone, Ok(_) | Err(Errno::EINVAL)) {

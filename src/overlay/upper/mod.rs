@@ -5,6 +5,7 @@
 //! (O9). This folder knows no node numbers and takes no lock of the engine.
 
 pub mod copy_up;
+pub mod index;
 pub mod meta;
 pub mod stage;
 pub mod work;
