@@ -1,4 +1,6 @@
 //! One file per command: its glue, no more.
 
+pub mod completions;
+pub mod man;
 pub mod mount;
 pub mod unmount;
