@@ -157,6 +157,14 @@ fn descriptor_in(path: &Path) -> Option<RawFd> {
         .ok()
 }
 
+/// The number in `/dev/fd/N`, and nothing behind it: as a mount point it means
+/// the descriptor of a FUSE mount that is made already.
+pub fn fuse_descriptor(mountpoint: &Path) -> Option<RawFd> {
+    let number = mountpoint.strip_prefix("/dev/fd").ok()?.to_str()?;
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| number.parse().ok()).flatten()
+}
+
 /// The directories of a mount, held so that they can be opened whatever is
 /// mounted over them.
 #[derive(Debug)]
@@ -269,6 +277,23 @@ mod tests {
     fn descriptors_of_the_caller_are_found_in_paths() {
         let paths = ["/proc/self/fd/7", "/dev/fd/9/sub", "/l"].map(Path::new);
         assert_eq!(named_descriptors(&options(&paths), Path::new("/m")), [7, 9]);
+    }
+
+    #[test]
+    fn a_mount_point_may_be_a_descriptor() {
+        let number = |text: &str| fuse_descriptor(Path::new(text));
+        assert_eq!(number("/dev/fd/9"), Some(9));
+        for other in [
+            "/dev/fd/9/sub",
+            "/dev/fd/",
+            "/dev/fd/+9",
+            "/dev/fd/-1",
+            "/dev/fd",
+            "/m/9",
+        ] {
+            assert_eq!(number(other), None, "{other}");
+        }
+        assert_eq!(number("/dev/fd/99999999999"), None);
     }
 
     #[test]

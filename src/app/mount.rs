@@ -185,20 +185,32 @@ fn serve(
     signal::block_end();
     process::raise_descriptor_limit();
     report.start_log();
-    let place = Place::hold(&request.mountpoint)?;
-    process::leave_surroundings();
-    let look = look_of(&request);
     let threads = request.options.threads;
-    let (overlay, attached, held) = if process::may_mount() {
-        with_privilege(request.options, place, &look, report)?
-    } else {
-        as_ordinary_user(request.options, place, &look, report)?
-    };
+    let (overlay, attached, held) = open_and_attach(request, report)?;
     let (device, shape, shown) = attached.into_parts();
     let adapter = Adapter::new(overlay, shape);
     let ended = session::serve(adapter, device, shape, shown, threads, ready);
     drop(held);
     ended
+}
+
+/// Opens the layers and makes the mount, in the way that is open to us.
+fn open_and_attach(request: Request, report: &dyn Report) -> Result<Parts, SetupError> {
+    if let Some(number) = layers::fuse_descriptor(&request.mountpoint) {
+        let attached = attach::by_caller(number, &request.mountpoint)?;
+        process::leave_surroundings();
+        let overlay = Overlay::open(&request.options)?;
+        warn_all(&overlay, report, |w| w.to_owned());
+        return Ok((overlay, attached, None));
+    }
+    let place = Place::hold(&request.mountpoint)?;
+    process::leave_surroundings();
+    let look = look_of(&request);
+    if process::may_mount() {
+        with_privilege(request.options, place, &look, report)
+    } else {
+        as_ordinary_user(request.options, place, &look, report)
+    }
 }
 
 fn look_of(request: &Request) -> Look {

@@ -6,7 +6,7 @@
 //! `fuse.fuse-overlayfs`.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use crate::overlay::setup::SetupError;
@@ -47,6 +47,10 @@ impl Place {
     /// Takes hold of a mount point.
     pub fn hold(path: &Path) -> Result<Self, SetupError> {
         let held = mount::hold_directory(path).map_err(|e| not_a_place(path, e))?;
+        // It can be opened and mounted over, but then stays below for ever.
+        if mount::is_dead(&held) {
+            return Err(not_a_place(path, Errno::ENOTCONN));
+        }
         // The kernel's own name for it, without symlinks; that is what
         // mountinfo shows and umount2 wants.
         let path = std::fs::read_link(process::path_of_descriptor(&held))
@@ -102,7 +106,8 @@ pub struct Attached {
     pub shape: RootShape,
     /// How it is taken away again.
     pub undo: Undo,
-    place: Place,
+    path: PathBuf,
+    held: Option<OwnedFd>,
     flags: MountFlags,
     hidden: Option<Hidden>,
 }
@@ -116,6 +121,8 @@ pub enum Undo {
     Program,
     /// fusermount3, run by a process outside our user namespace.
     Outside(Outside),
+    /// Whoever mounted it before we were started; we do not know where it is.
+    Caller,
 }
 
 /// Why mount(2) did not do it.
@@ -172,7 +179,8 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
             device,
             shape,
             undo: Undo::Kernel,
-            place,
+            path: place.path,
+            held: Some(place.held),
             flags: look.flags,
             hidden,
         }),
@@ -217,6 +225,27 @@ fn no_device(errno: Errno) -> SetupError {
     }
 }
 
+/// A mount that the caller has made, with the descriptor that serves it left to
+/// us: the mount point is called /dev/fd/N then, as libfuse has it. Nothing
+/// needs to be opened or mounted, so this works where neither is allowed.
+pub fn by_caller(number: RawFd, mountpoint: &Path) -> Result<Attached, SetupError> {
+    let device = mount::given_fuse_device(number).ok_or_else(|| {
+        SetupError::new(
+            format!("{} is no descriptor of /dev/fuse", mountpoint.display()),
+            "open /dev/fuse, mount it with fd=N, and start acetate with that descriptor; or name a directory",
+        )
+    })?;
+    Ok(Attached {
+        device,
+        shape: RootShape::Direct,
+        undo: Undo::Caller,
+        path: mountpoint.to_owned(),
+        held: None,
+        flags: MountFlags::empty(),
+        hidden: None,
+    })
+}
+
 /// Mounts by fusermount3, for an ordinary user. The second value is a warning.
 pub fn by_program(
     place: Place,
@@ -244,7 +273,8 @@ pub fn by_program(
                 device,
                 shape: RootShape::Direct,
                 undo,
-                place,
+                path: place.path,
+                held: Some(place.held),
                 flags: look.flags,
                 hidden: None,
             };
@@ -306,10 +336,9 @@ fn flag_words(flags: MountFlags) -> impl Iterator<Item = &'static str> {
 impl Attached {
     /// Splits off the descriptor: the rest knows how to show and to undo.
     pub fn into_parts(self) -> (OwnedFd, RootShape, Shown) {
-        let Place { path, held } = self.place;
         let shown = Shown {
-            path,
-            held: Some(held),
+            path: self.path,
+            held: self.held,
             flags: self.flags,
             undo: self.undo,
             device: None,
@@ -415,6 +444,11 @@ impl Shown {
         &self.path
     }
 
+    /// Whether somebody else made the mount, at a place unknown to us.
+    pub fn is_the_callers(&self) -> bool {
+        matches!(self.undo, Undo::Caller)
+    }
+
     /// Takes the mount away: at once where nobody uses it, else out of sight.
     pub fn undo(&mut self) {
         if self.hidden.take().is_some() {
@@ -429,6 +463,7 @@ impl Shown {
                 }
             }
             Undo::Outside(outside) => outside.unmount(),
+            Undo::Caller => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::process;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -10,7 +11,7 @@ use fuser::{Config, Session, SessionACL};
 use crate::overlay::setup::SetupError;
 use crate::sys::signal;
 
-use super::adapter::{Adapter, PrimeHandle, RootShape};
+use super::adapter::{Adapter, PrimeHandle, RootShape, ShutdownHandle};
 use super::attach::Shown;
 
 /// Event loops when nobody asked for a number.
@@ -37,8 +38,9 @@ pub fn serve(
     let prime = adapter.prime_handle();
     let shutdown = adapter.shutdown_handle();
     let shown = Arc::new(Mutex::new(shown));
+    let at_signal = adapter.shutdown_handle();
     let started = start_loops(adapter, device, threads).inspect_err(|_| undo(&shown))?;
-    watch_signals(Arc::clone(&shown));
+    watch_signals(Arc::clone(&shown), at_signal);
 
     let settled = settle(&shown, shape, &prime);
     if settled.is_err() || !ready() {
@@ -103,8 +105,12 @@ fn settle(shown: &Mutex<Shown>, shape: RootShape, prime: &PrimeHandle) -> Result
     let mut shown = shown
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    shown.settle(shape)?;
-    prime_mount(shown.path())?;
+    // A mount of the caller's cannot be looked at from here: the kernel learns
+    // what needs no request from its first client.
+    if !shown.is_the_callers() {
+        shown.settle(shape)?;
+        prime_mount(shown.path())?;
+    }
     prime.done();
     tracing::info!("serving {}", shown.path().display());
     Ok(())
@@ -134,9 +140,17 @@ fn undo(shown: &Mutex<Shown>) {
         .undo();
 }
 
+fn is_the_callers(shown: &Mutex<Shown>) -> bool {
+    shown
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .is_the_callers()
+}
+
 /// The first SIGTERM or SIGINT unmounts; the session ends when the last user
-/// is gone. The second ends the process.
-fn watch_signals(shown: Arc<Mutex<Shown>>) {
+/// is gone. The second ends the process. A mount of the caller's is the caller's
+/// to unmount: there the first ends the process, with everything on disk.
+fn watch_signals(shown: Arc<Mutex<Shown>>, shutdown: ShutdownHandle) {
     let watch = move || {
         let mut asked = false;
         while let Some(signal) = signal::wait_for_end() {
@@ -144,6 +158,16 @@ fn watch_signals(shown: Arc<Mutex<Shown>>) {
                 signal::die_of(signal);
             }
             asked = true;
+            if is_the_callers(&shown) {
+                tracing::info!("signal {signal}: ending");
+                process::exit(match shutdown.finish() {
+                    Ok(()) => 0,
+                    Err(e) => {
+                        tracing::error!("the upper layer could not be synced to disk: {e}");
+                        1
+                    }
+                });
+            }
             tracing::info!("signal {signal}: unmounting");
             // On a thread of its own, so that the second signal is heard even
             // if this hangs.

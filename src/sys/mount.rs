@@ -1,7 +1,7 @@
 //! mount(2) and its younger relatives, for a FUSE file system.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -13,6 +13,9 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 /// statfs's f_type of a FUSE mount.
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
+
+/// /dev/fuse: MISC_MAJOR and FUSE_MINOR (include/linux/miscdevice.h).
+const FUSE_DEVICE: (u32, u32) = (10, 229);
 
 /// The system's words for an error, without the number.
 pub fn reason(errno: Errno) -> String {
@@ -30,6 +33,36 @@ pub fn open_fuse_device() -> Result<OwnedFd> {
         OFlags::RDWR | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// A descriptor of /dev/fuse that the caller opened and left to us under this
+/// number; `None` where there is no such descriptor, or it is of something else.
+pub fn given_fuse_device(number: RawFd) -> Option<OwnedFd> {
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: the number is only borrowed for this call; one that is not open
+    // answers EBADF.
+    let given = unsafe { BorrowedFd::borrow_raw(number) };
+    let stat = rustix::fs::fstat(given).ok()?;
+    let is_device =
+        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice;
+    let (major, minor) = (
+        rustix::fs::major(stat.st_rdev),
+        rustix::fs::minor(stat.st_rdev),
+    );
+    if !is_device || (major, minor) != FUSE_DEVICE {
+        return None;
+    }
+    rustix::io::fcntl_dupfd_cloexec(given, 3).ok()
+}
+
+/// Whether a held directory is of a FUSE mount whose process has ended.
+pub fn is_dead(directory: &OwnedFd) -> bool {
+    matches!(
+        rustix::fs::fstatfs(directory),
+        Err(rustix::io::Errno::NOTCONN)
+    )
 }
 
 /// Opens a directory without reading from it: its place is held from now on,
