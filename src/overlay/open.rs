@@ -263,6 +263,7 @@ fn finish_upper(
         index,
         durability: options.durability,
         disguise,
+        squashed: options.squash_uid.is_some() && options.squash_gid.is_some(),
         counter: AtomicU64::new(1),
         layer,
         work,

@@ -66,6 +66,14 @@ pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether a held directory is of a FUSE mount whose process has ended.
+pub fn is_dead(directory: &OwnedFd) -> bool {
+    matches!(
+        rustix::fs::fstatfs(directory),
+        Err(rustix::io::Errno::NOTCONN)
+    )
+}
+
 /// Opens a directory without reading from it: its place is held from now on,
 /// whatever is mounted over it.
 pub fn hold_directory(path: &Path) -> Result<OwnedFd> {

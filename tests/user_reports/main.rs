@@ -1,4 +1,4 @@
-//! What users reported about other overlay filesystems, sections A to E, G and L of the list in the project's
+//! What users reported about other overlay filesystems, sections A to G, I, J and L of the list in the project's
 //! design notes, each a test that tells its story. The id in a doc comment names the report
 //! (F = containers/fuse-overlayfs, P = podman, MM = moby, …). Rows that hold by design, or are a wish, are named at
 //! the end of their section's file with the reason why no test stands there.
@@ -12,9 +12,12 @@ mod support;
 mod data;
 mod data_limits;
 mod hangs;
+mod lifecycle;
 mod links;
 mod metadata;
 mod metadata_kinds;
+mod nested;
+mod ownership;
 mod rename;
 mod rename_listing;
 mod unions;
@@ -42,6 +45,14 @@ const NOT_IN_A_USER_NAMESPACE: [(&str, &[&str]); 5] = [
             "f135_",
             "f99_",
             "f382_",
+            "f299_",
+            "f241_",
+            "f380_",
+            "mf886_",
+            "try194_",
+            "p22002_",
+            "b2084_a_descriptor_that_the_parent",
+            "f418_",
         ],
     ),
     ("device nodes", &["f22_", "f47_"]),

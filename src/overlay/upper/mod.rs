@@ -66,6 +66,9 @@ pub struct Upper {
     pub durability: Durability,
     /// Owner and mode are written to an xattr instead.
     pub disguise: Option<XattrPermissions>,
+    /// Every owner and group is shown as one, whatever is on disk: an owner that
+    /// cannot be kept is not missed.
+    pub squashed: bool,
     /// Counts temporary names.
     pub(super) counter: AtomicU64,
     /// Locks on upper and work, held while mounted.
