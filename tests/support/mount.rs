@@ -120,7 +120,7 @@ impl Mount {
     pub fn try_kernel(layers: &Layers, extra: &str) -> io::Result<Self> {
         let options = CString::new(join(layers, extra))?;
         let point = CString::new(layers.merged.as_os_str().as_bytes())?;
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + slowly(Duration::from_secs(5));
         loop {
             // SAFETY: four NUL-terminated strings that live until the call returns.
             let rc = unsafe {
@@ -216,7 +216,7 @@ impl Mount {
         if self.kind == Kind::Plain {
             return;
         }
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + slowly(Duration::from_secs(5));
         while let Err(e) = umount(&self.point, 0) {
             // EBUSY for a moment is normal: another process may just be walking through.
             assert!(
