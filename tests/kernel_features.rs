@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use support::host::{own_mounts, require_program, require_userns};
+use support::host::{require_program, require_userns};
 use support::mount::acetate_bin;
 use support::story::{Story, require_real_root, sh};
 use support::{Base, Kind, Layers, Mount, in_userns, require_fuse, require_root};
@@ -264,46 +264,54 @@ fn mounts_below_a_lower_stay_hidden_without_the_calls_that_tell() {
     if !require_real_root() {
         return;
     }
-    std::thread::spawn(|| {
-        own_mounts();
-        for hidden in [
-            "-open-tree",
-            "-open-tree:-openat2",
-            "-open-tree:-statx-mount-id",
-            "-open-tree:-openat2:-statx-mount-id",
-            "-open-tree:-openat2:-statx",
-            "4.18",
-        ] {
-            let layers = Layers::new(Base::Shm, 1);
-            sh(
-                &layers.root,
-                "mkdir -p l0/other l0/same l0/deep/same secret; echo s > secret/s;
+    for hidden in [
+        "-open-tree",
+        "-open-tree:-openat2",
+        "-open-tree:-statx-mount-id",
+        "-open-tree:-openat2:-statx-mount-id",
+        "-open-tree:-openat2:-statx",
+        "4.18",
+    ] {
+        let layers = Layers::new(Base::Shm, 1);
+        sh(
+            &layers.root,
+            "mkdir -p l0/other l0/same l0/deep/same secret; echo s > secret/s;
                  mount -t tmpfs none l0/other; echo s > l0/other/s; mount --bind secret l0/same;
                  mount --bind secret l0/deep/same",
-            )
-            .unwrap();
-            let mount = Mount::acetate(&layers, &words(hidden));
-            let found = sh(&layers.merged, "find . ! -type d").unwrap();
-            assert_eq!(found, "", "{hidden}");
-            for dir in ["other", "same", "deep/same"] {
-                assert_eq!(
-                    fs::read_dir(layers.at(dir)).unwrap().count(),
-                    0,
-                    "{hidden}: {dir}"
-                );
-            }
-            // The upper's own are made and found beside them.
-            sh(
-                &layers.merged,
-                "mkdir -p deep/new; echo x > deep/new/x; cat deep/new/x",
-            )
-            .unwrap();
-            mount.unmount();
-            sh(&layers.root, "umount l0/other l0/same l0/deep/same").unwrap();
+        )
+        .unwrap();
+        let _below = Below(layers.lowers[0].clone());
+        let mount = Mount::acetate(&layers, &words(hidden));
+        let found = sh(&layers.merged, "find . ! -type d").unwrap();
+        assert_eq!(found, "", "{hidden}");
+        for dir in ["other", "same", "deep/same"] {
+            assert_eq!(
+                fs::read_dir(layers.at(dir)).unwrap().count(),
+                0,
+                "{hidden}: {dir}"
+            );
         }
-    })
-    .join()
-    .unwrap();
+        // The upper's own are made and found beside them.
+        sh(
+            &layers.merged,
+            "mkdir -p deep/new; echo x > deep/new/x; cat deep/new/x",
+        )
+        .unwrap();
+        mount.unmount();
+    }
+}
+
+/// What is mounted below a lower, until this is dropped. (Not in a mount namespace, which would keep other tests' mounts.)
+struct Below(std::path::PathBuf);
+
+impl Drop for Below {
+    fn drop(&mut self) {
+        for name in ["other", "same", "deep/same"] {
+            let place = support::raw::c(path(&self.0.join(name)));
+            // SAFETY: a NUL-terminated path.
+            unsafe { libc::umount2(place.as_ptr(), libc::MNT_DETACH) };
+        }
+    }
 }
 
 /// A lower that contains the mount point: the mount is met inside of itself.
