@@ -96,11 +96,11 @@ impl Stat {
 static NO_STATX: AtomicBool = AtomicBool::new(false);
 
 /// Stats `name` in `dir` without following a symlink; an empty name means `dir` itself.
+///
+/// A FUSE or network file system is asked what it is asked by stat(2) (no
+/// AT_STATX_DONT_SYNC): its own idea of what we have just changed is old.
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW
-        | AtFlags::EMPTY_PATH
-        | AtFlags::NO_AUTOMOUNT
-        | AtFlags::STATX_DONT_SYNC;
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
     if !NO_STATX.load(Ordering::Relaxed) {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         match rustix::fs::statx(dir, name, flags, mask) {
