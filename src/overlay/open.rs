@@ -248,6 +248,9 @@ fn finish_upper(
     let disguise = options.xattr_permissions;
     // The upper takes a write before the mount says that it does.
     let whiteouts = probe::whiteout_kind(work.as_fd())?;
+    if whiteouts == WhiteoutKind::Xattr && namespace == Namespace::None {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let is_char = whiteouts == WhiteoutKind::CharDevice;
     let upper = Upper {
         rename_whiteout: is_char && probe::rename_whiteout(work.as_fd()).unwrap_or(false),

@@ -117,11 +117,7 @@ impl Walk<'_> {
         };
         let dir = locate::upper_dir(&self.overlay.fds, &upper.layer, self.parent)?;
         let below = !self.parent.lowers.read().is_empty();
-        let xwh = self
-            .parent
-            .dir
-            .as_ref()
-            .is_some_and(|d| d.xattr_whiteouts.load(std::sync::atomic::Ordering::Relaxed));
+        let xwh = self.overlay.xattr_whiteouts(self.parent);
         match upper.layer.probe(&dir, self.name, below, xwh)? {
             Probe::Absent => Ok(Step::Ask),
             Probe::Whiteout => Ok(self.resolver.whiteout()),
