@@ -461,7 +461,7 @@ fn find_namespace(work: &Arc<OwnedFd>, user_only: bool) -> Namespace {
 fn mark_ambiguous(lowers: &mut [Layer]) {
     let seen: Vec<([u8; 16], u64)> = lowers.iter().map(|l| (l.uuid, l.root_stat.dev)).collect();
     for l in lowers {
-        l.ambiguous = seen
+        l.ambiguous |= seen
             .iter()
             .any(|(uuid, dev)| *uuid == l.uuid && *dev != l.root_stat.dev);
     }

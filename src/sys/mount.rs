@@ -57,6 +57,11 @@ pub fn given_fuse_device(number: RawFd) -> Option<OwnedFd> {
     rustix::io::fcntl_dupfd_cloexec(given, 3).ok()
 }
 
+/// Whether a directory is of a FUSE file system.
+pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
 /// Whether a held directory is of a FUSE mount whose process has ended.
 pub fn is_dead(directory: &OwnedFd) -> bool {
     matches!(

@@ -441,17 +441,13 @@ impl Overlay {
                 return (given, claim);
             }
             let own = self.settings.numbers.number(fs, u.id.ino);
-            // The index leads to the very lower object the copy was made from.
-            let from_index = found.lowers.first().filter(|_| u.by_index.is_some());
-            let number = match from_index {
-                Some(l) => self.lower_number(l.layer, l.id.ino),
-                None => u
-                    .marks
-                    .origin
-                    .as_ref()
-                    .and_then(|o| self.origin_number(o))
-                    .unwrap_or(own),
-            };
+            // By the index or by its own name: the same marks, so the same number.
+            let number = u
+                .marks
+                .origin
+                .as_ref()
+                .and_then(|o| self.origin_number(o))
+                .unwrap_or(own);
             return (number, claim);
         }
         match found.lowers.first() {
