@@ -51,8 +51,8 @@ pub struct Layer {
     pub uuid: [u8; 16],
     /// The directories above its root, as the user's path led to it.
     pub above: Vec<ObjectId>,
-    /// Another layer's file system has the same UUID (cloned images): handles do
-    /// not tell their objects apart.
+    /// Another layer's file system has the same UUID (cloned images), or it is a
+    /// FUSE one: handles do not tell its objects apart.
     pub ambiguous: bool,
 }
 
@@ -114,6 +114,9 @@ impl Layer {
             return Err(Errno::ENOTDIR);
         }
         let uuid = crate::sys::uuid::of_file_system(root.as_fd());
+        // A FUSE handle is the number that the server gave for this mount's life:
+        // another file may have it in the next.
+        let ambiguous = crate::sys::mount::is_fuse(root.as_fd());
         Ok(Layer {
             id,
             root,
@@ -125,7 +128,7 @@ impl Layer {
             entered,
             uuid,
             above,
-            ambiguous: false,
+            ambiguous,
         })
     }
 

@@ -253,6 +253,9 @@ fn finish_upper(
     let disguise = options.xattr_permissions;
     // The upper takes a write before the mount says that it does.
     let whiteouts = probe::whiteout_kind(work.as_fd())?;
+    if whiteouts == WhiteoutKind::Xattr && namespace == Namespace::None {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let is_char = whiteouts == WhiteoutKind::CharDevice;
     let upper = Upper {
         rename_whiteout: is_char && probe::rename_whiteout(work.as_fd()).unwrap_or(false),
@@ -444,7 +447,7 @@ fn share_uuid(upper: &Layer, lowers: &mut [Layer]) {
 fn mark_ambiguous(lowers: &mut [Layer]) {
     let seen: Vec<([u8; 16], u64)> = lowers.iter().map(|l| (l.uuid, l.root_stat.dev)).collect();
     for l in lowers {
-        l.ambiguous = seen
+        l.ambiguous |= seen
             .iter()
             .any(|(uuid, dev)| *uuid == l.uuid && *dev != l.root_stat.dev);
     }

@@ -66,6 +66,11 @@ pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether a directory is of a FUSE file system.
+pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
 /// Whether a held directory is of a FUSE mount whose process has ended.
 pub fn is_dead(directory: &OwnedFd) -> bool {
     matches!(

@@ -92,6 +92,9 @@ impl Stat {
 }
 
 /// Stats `name` in `dir` without following a symlink; an empty name means `dir` itself.
+///
+/// A FUSE or network file system is asked what it is asked by stat(2) (no
+/// AT_STATX_DONT_SYNC): its own idea of what we have just changed is old.
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     let mut s = ask(dir, name)?;
     if s.mnt_id == 0 {
@@ -108,10 +111,7 @@ pub fn of_descriptor(fd: BorrowedFd<'_>) -> Result<Stat> {
 }
 
 fn ask(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW
-        | AtFlags::EMPTY_PATH
-        | AtFlags::NO_AUTOMOUNT
-        | AtFlags::STATX_DONT_SYNC;
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
     if features::allowed(Feature::Statx) {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         match rustix::fs::statx(dir, name, flags, mask) {
