@@ -28,9 +28,9 @@ FILE
 step any,ref,ci 150 build_layers "build: a Containerfile, one layer a step, and again from its cache"
 step_build_layers() {
     containerfile
-    podman build -q --layers -t built ctx
+    podman build -q --network none --layers -t built ctx
     image_list built built
-    same "from the cache" "$(podman build -q --layers -t again ctx)" "$(podman image inspect --format '{{.Id}}' built)"
+    same "from the cache" "$(podman build -q --network none --layers -t again ctx)" "$(podman image inspect --format '{{.Id}}' built)"
     podman run -d --name c built sleep 1000
     inside_list built-inside c
     as_container_root sh -euc 'm=$(podman image mount built); test ! -e "$m/data/d2/old"; test ! -e "$m/data/d1/sub"; podman image umount built'
@@ -39,14 +39,14 @@ step_build_layers() {
 step any,ref 150 build_one_layer "build --layers=false: the same image"
 step_build_one_layer() {
     containerfile
-    podman build -q --layers=false -t one ctx
+    podman build -q --network none --layers=false -t one ctx
     image_list built-one one
 }
 
 step any,ref 150 build_squash "build --squash-all"
 step_build_squash() {
     containerfile
-    podman build -q --squash-all -t flat ctx
+    podman build -q --network none --squash-all -t flat ctx
     image_list built-flat flat
 }
 
@@ -67,6 +67,6 @@ COPY --from=one /data /data
 COPY --from=two /data/from-mount /from-mount
 COPY --from=two /data/file-of-context /data/cached /
 FILE
-    podman build -q -t staged ctx
+    podman build -q --network none -t staged ctx
     image_list staged staged
 }
