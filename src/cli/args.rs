@@ -115,6 +115,8 @@ Options for -o:
   metacopy=on           chown and chmod copy no data
   index=off             hard links of lower layers may come apart
   userxattr             marks in user.overlay.* even where trusted.* works
+  xattr_search=off      read-only mounts: never say that extended attributes are
+                        not supported, even where no file has any
   submounts=follow      show what is mounted below a lower layer's root
   fd_cache=N, dir_cache=N
                         how many descriptors and directory entries are kept

@@ -179,6 +179,9 @@ impl Reader {
                     ],
                 )?;
             }
+            "xattr_search" => {
+                options.no_xattr_search = choice(key, word, &[("off", true), ("auto", false)])?;
+            }
             "submounts" => {
                 options.follow_submounts = choice(key, word, &[("follow", true), ("hide", false)])?;
             }

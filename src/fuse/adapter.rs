@@ -22,6 +22,7 @@ use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Op};
 use super::workers::Workers;
+use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
 use crate::overlay::ops::create::New;
 use crate::overlay::ops::ensure_upper::Need;
@@ -64,6 +65,7 @@ impl Adapter {
     pub fn new(overlay: Overlay, shape: RootShape) -> Adapter {
         let ttl = overlay.timeout().unwrap_or(FOR_EVER);
         let shared = Shared {
+            absence: Absence::new(&overlay),
             overlay,
             shape,
             priming: AtomicBool::new(true),
@@ -629,6 +631,9 @@ impl Filesystem for Adapter {
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply.error(errno(Errno::ENODATA));
         }
+        if s.absence.certain(&s.overlay) {
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let value = s
             .node(ino)
             .and_then(|n| s.overlay.getxattr(&n, bytes(name)));
@@ -640,6 +645,9 @@ impl Filesystem for Adapter {
         s.counters.count(Op::Listxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
+        }
+        if s.absence.certain(&s.overlay) {
+            return reply.error(errno(Errno::ENOSYS));
         }
         reply_xattr(
             s.node(ino)

@@ -14,7 +14,9 @@ use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::Counters;
 use super::workers::Workers;
+use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
+use crate::overlay::listing::Item;
 use crate::overlay::ops::create::New;
 use crate::overlay::{Attr, Caller, Entry, Errno, Overlay, Result};
 use crate::sys::Kind;
@@ -34,6 +36,8 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 /// The file that exists only while the mount is primed.
 pub(super) const PRIME_NAME: &str = ".acetate-prime";
 pub(super) const PRIME_INO: u64 = (1 << 62) - 1;
+/// Numbers of names that cannot be looked up; no other number has this bit.
+const UNKNOWN_BIT: u64 = 1 << 63;
 /// So many nodes must go before memory is given back.
 const TRIM_AFTER: usize = 100_000;
 /// Names fetched from a listing at a time.
@@ -45,6 +49,7 @@ pub(super) const LONG_RANGE: u64 = 1 << 20;
 
 pub(super) struct Shared {
     pub(super) overlay: Overlay,
+    pub(super) absence: Absence,
     pub(super) shape: RootShape,
     pub(super) priming: AtomicBool,
     pub(super) counters: Counters,
@@ -79,6 +84,18 @@ impl Shared {
         a.stat.size = 0;
         a.stat.nlink = 1;
         Ok(file_attr(&a, ino))
+    }
+
+    /// What a listing with attributes says of a name whose lookup fails (a broken
+    /// redirect, a metacopy without its data): the name is there, as the kernel's
+    /// overlayfs has it, under a number that stands for nothing. It may not be
+    /// kept, so whoever uses the name asks for it, and gets the error.
+    ///
+    /// fuser answers no name without a number; 0 would end up as `d_ino`, which
+    /// means "deleted".
+    fn unknown(&self, item: &Item) -> Result<(INodeNo, fuser::FileAttr)> {
+        let ino = UNKNOWN_BIT | item.cookie;
+        Ok((INodeNo(ino), self.virtual_attr(ino, item.kind)?))
     }
 
     /// Notes that nodes went; whether it is time to give memory back.
@@ -226,10 +243,13 @@ impl Shared {
                 let e = match self.overlay.lookup(&node, &i.name) {
                     Ok(Some(e)) => e,
                     Ok(None) => continue,
-                    // One bad name does not hide the others. (fuser cannot
-                    // answer a name without a node.)
                     Err(error) => {
                         tracing::warn!(name = ?name, %error, "a name cannot be looked up");
+                        let (ino, attr) = self.unknown(i)?;
+                        let ttl = Duration::ZERO;
+                        if reply.add(ino, i.cookie, name, &ttl, &attr, Generation(0)) {
+                            return Ok(());
+                        }
                         continue;
                     }
                 };

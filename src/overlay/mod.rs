@@ -28,6 +28,7 @@
 //! Requests on data take none of them but the leaves and, for an instant,
 //! rename for reading.
 
+pub mod absence;
 pub mod decide;
 pub mod inode;
 pub mod listing;

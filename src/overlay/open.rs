@@ -94,6 +94,7 @@ fn settings(options: &Options, stack: &Stack, numbers: Numbers, warnings: Vec<St
         read_only: options.read_only || stack.upper.is_none(),
         timeout: options.timeout,
         writeback: options.writeback,
+        xattr_search: !options.no_xattr_search,
         traps: traps(stack),
         warnings,
     }
@@ -546,6 +547,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
         nlookup: AtomicU64::new(1),
         upper,
         metacopy: AtomicBool::new(false),
+        xattrs: Default::default(),
         nlink: AtomicI64::new(NO_NLINK),
         rare: Mutex::new(None),
         lowers: RwLock::new(lowers.into()),

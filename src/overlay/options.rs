@@ -109,6 +109,9 @@ pub struct Options {
     /// `submounts=follow`: mounts below a lower's root are shown; default: their
     /// mount points are empty directories.
     pub follow_submounts: bool,
+    /// `xattr_search=off`: a read-only mount never looks whether it has any
+    /// xattrs at all.
+    pub no_xattr_search: bool,
     /// `fd_cache=N`: descriptors the engine may keep open; `None`: from RLIMIT_NOFILE.
     pub fd_cache: Option<usize>,
     /// `dir_cache=N`: entries of merged listings kept; `None`: 100,000.

@@ -58,6 +58,7 @@ pub struct Settings {
     pub read_only: bool,
     pub timeout: Option<Duration>,
     pub writeback: bool,
+    pub xattr_search: bool,
     /// Upper and work, should a lower contain them: shown as empty directories.
     pub traps: Vec<ObjectId>,
     /// Told once at the mount.

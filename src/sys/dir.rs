@@ -94,18 +94,46 @@ pub fn list(dir: BorrowedFd<'_>, mut each: impl FnMut(Dirent)) -> Result<()> {
     let mut buf = Vec::with_capacity(64 * 1024);
     let mut raw = rustix::fs::RawDir::new(fd, buf.spare_capacity_mut());
     while let Some(entry) = raw.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        each(Dirent {
-            name: name.to_vec(),
-            ino: entry.ino(),
-            kind: kind_of(entry.file_type()),
-        });
+        dirent(&entry?).into_iter().for_each(&mut each);
     }
     Ok(())
+}
+
+fn dirent(entry: &rustix::fs::RawDirEntry<'_>) -> Option<Dirent> {
+    let name = entry.file_name().to_bytes();
+    (name != b"." && name != b"..").then(|| Dirent {
+        name: name.to_vec(),
+        ino: entry.ino(),
+        kind: kind_of(entry.file_type()),
+    })
+}
+
+/// A directory that is read in portions.
+#[derive(Debug)]
+pub struct Reader(OwnedFd);
+
+impl Reader {
+    /// From its beginning.
+    pub fn of(dir: BorrowedFd<'_>) -> Result<Reader> {
+        Ok(Reader(open_readable(dir)?))
+    }
+
+    /// The next entries, a few hundred at most; none at the end.
+    pub fn portion(&mut self) -> Result<Vec<Dirent>> {
+        let mut buf = Vec::with_capacity(8 * 1024);
+        let mut found = Vec::new();
+        // A portion may be nothing but `.` and `..`.
+        while found.is_empty() {
+            let mut raw = rustix::fs::RawDir::new(&self.0, buf.spare_capacity_mut());
+            let Some(first) = raw.next() else { break };
+            found.extend(dirent(&first?));
+            while !raw.is_buffer_empty() {
+                let Some(entry) = raw.next() else { break };
+                found.extend(dirent(&entry?));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// An open description of the directory that `dir` (O_PATH) stands for, for

@@ -162,13 +162,21 @@ fn list_raw(spot: &Spot, buf: &mut [u8]) -> Result<usize> {
     answer(r as libc::c_long)
 }
 
-/// The names of all attributes, each ended by NUL; empty where there are none
-/// or the file system knows none.
+/// The names of all attributes, each ended by NUL; empty where there are none,
+/// where the file system knows none, or where they may not be listed.
 pub fn list(spot: &Spot) -> Result<Vec<u8>> {
+    match list_strict(spot) {
+        Err(Errno::EOPNOTSUPP | Errno::EACCES) => Ok(Vec::new()),
+        r => r,
+    }
+}
+
+/// Like [`list`], but where none may be listed, or the file system knows none,
+/// that is an error.
+pub fn list_strict(spot: &Spot) -> Result<Vec<u8>> {
     let mut small = [0u8; 512];
     match list_raw(spot, &mut small) {
         Ok(n) => return Ok(small.get(..n).unwrap_or_default().to_vec()),
-        Err(Errno::EOPNOTSUPP | Errno::EACCES) => return Ok(Vec::new()),
         Err(Errno::ERANGE) => {}
         Err(e) => return Err(e),
     }

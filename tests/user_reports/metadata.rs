@@ -292,3 +292,17 @@ fn f352_file_capabilities_are_kept_over_copy_up_and_cleared_by_a_write() {
 
 // F#88, F#108 (denials of SELinux for the daemon's use of /proc/self/fd links): the daemon uses descriptor calls with
 // AT_EMPTY_PATH; no SELinux here to show it.
+
+/// Found by the oracle after two million steps: an owner who is not in the file's group and says `chown OWNER FILE` loses
+/// the set-group-ID bit even without group execution; the disk below, which sees a daemon that may do anything, keeps it.
+#[test]
+fn a_chown_by_an_owner_outside_the_group_takes_the_sgid_bit() {
+    let files = "for d in l0 upper; do echo x > $d/f$d; mkfifo $d/p$d; done
+         chown 1000:0 l0/* upper/*; chmod 2644 l0/* upper/*";
+    Story::new(1, files)
+        .step("chown 1000 *; stat -c '%n %a %u %g' *")
+        .step("for f in *; do setpriv --reuid=1000 --regid=1000 --groups=0 chown 1000 $f; done; stat -c '%n %a' *")
+        .step("for f in *; do setpriv --reuid=1000 --regid=1000 --clear-groups chown 1000 $f; done; stat -c '%n %a' *")
+        .step("chmod 2644 *; for f in *; do setpriv --reuid=1000 --regid=1000 --groups=5 chgrp 5 $f; done; stat -c '%n %a %g' *")
+        .run();
+}

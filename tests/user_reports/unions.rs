@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use rustix::fs::inotify;
 
 use crate::support::story::{Story, on_ours, require_real_root, sh};
-use crate::support::{Base, Layers, Mount, Snapshot, diff, require_kernel_overlay};
+use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff, require_kernel_overlay};
 
 /// Kernel documentation, amir73il/overlayfs#6: reading a lower file does not move its access time there, and a read-only
 /// shared mapping misses later writes. The first is what a layer needs; the second we do better.
@@ -233,3 +233,33 @@ fn mf1343_changes_we_make_are_seen_at_once() {
 // MF#22, MF#903, MF#177, mergerfs-tools#21, MF#527 (control files, live branch edit), MF#899, MF#770 (NFS export),
 // U#132 (the original kept beside a changed file): wishes; no such feature exists to be tested. Read-only layers are what
 // every lower is.
+
+/// A file whose data is nowhere (metacopy without a lower) cannot be looked up: EIO. It is listed all the same, by `ls`
+/// and by `ls -l`, on the kernel and on ours, and the names around it are whole.
+#[test]
+fn a_name_that_cannot_be_looked_up_is_still_listed() {
+    if !require_real_root() {
+        return;
+    }
+    let script = "ls -1 d; ls -l d 2>&1 | grep -c good; for n in d/lost d/lost2; do stat $n 2>&1 | grep -o 'Input/output error'; done; \
+                  echo new > d/more; ls -1 d; ! rmdir d 2>/dev/null; cat d/good*";
+    let told = [Kind::Kernel, Kind::Acetate].map(|kind| {
+        let layers = Layers::new(Base::Shm, 1);
+        sh(
+            &layers.root,
+            "mkdir l0/d; for n in good lost good2 lost2; do echo $n > l0/d/$n; done; for n in lost lost2; do setfattr -n trusted.overlay.metacopy l0/d/$n; done",
+        )
+        .unwrap();
+        let mount = Mount::with(kind, &layers, "metacopy=on");
+        let text = sh(&layers.merged, script).unwrap();
+        mount.unmount();
+        text
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(
+        told[1]
+            .starts_with("good\ngood2\nlost\nlost2\n2\nInput/output error\nInput/output error\n"),
+        "{}",
+        told[1]
+    );
+}

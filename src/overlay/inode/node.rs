@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -248,6 +248,49 @@ pub struct DirPart {
 /// Several names of one lower file, copied up: how many the merged view has.
 pub const NO_NLINK: i64 = i64::MIN;
 
+/// Whether the view shows any attribute of an object. Only setxattr adds one,
+/// and every one of them passes through us.
+///
+/// The two lowest bits are the answer; the others count the changes, so that
+/// what was read before a change is not kept after it.
+#[derive(Debug, Default)]
+pub struct XattrMemo(AtomicU32);
+
+impl XattrMemo {
+    const NONE: u32 = 1;
+    const SOME: u32 = 2;
+    const ANSWER: u32 = Self::NONE | Self::SOME;
+
+    /// Whether it has some; `None` where nobody asked yet.
+    pub fn known(&self) -> Option<bool> {
+        match self.0.load(Ordering::Acquire) & Self::ANSWER {
+            0 => None,
+            answer => Some(answer & Self::SOME != 0),
+        }
+    }
+
+    /// To be taken before the object is asked, for [`XattrMemo::found`].
+    pub fn before(&self) -> u32 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Keeps an answer, unless the object was changed since `before`; whether it
+    /// was kept.
+    pub fn found(&self, before: u32, some: bool) -> bool {
+        let answer = if some { Self::SOME } else { Self::NONE };
+        let kept = (before & !Self::ANSWER) | answer;
+        (self.0)
+            .compare_exchange(before, kept, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// To be called before and after an attribute is set.
+    pub fn changes(&self) {
+        self.0.fetch_add(Self::ANSWER + 1, Ordering::AcqRel);
+        self.0.fetch_and(!Self::ANSWER, Ordering::AcqRel);
+    }
+}
+
 /// One inode.
 #[derive(Debug)]
 pub struct Node {
@@ -264,6 +307,8 @@ pub struct Node {
     /// The link count of the merged view where the upper's cannot tell
     /// (indexed hard links), else [`NO_NLINK`].
     pub nlink: AtomicI64,
+    /// Whether the view shows an attribute of it.
+    pub xattrs: XattrMemo,
     /// What few nodes have.
     pub rare: Mutex<Option<Box<Rare>>>,
     /// The lower objects, uppermost first: all merged directories, or the file
@@ -368,6 +413,18 @@ impl Drop for Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_from_before_a_change_is_not_kept() {
+        let memo = XattrMemo::default();
+        let before = memo.before();
+        assert!(memo.found(before, false) && memo.known() == Some(false));
+        let stale = memo.before();
+        memo.changes();
+        assert_eq!(memo.known(), None);
+        assert!(!memo.found(stale, false) && memo.known().is_none());
+        assert!(memo.found(memo.before(), true) && memo.known() == Some(true));
+    }
 
     #[test]
     fn a_node_stays_small_because_a_million_of_them_are_kept() {

@@ -150,7 +150,8 @@ impl Overlay {
         let (spot, raw) = self.held(node)?;
         let now = self.undisguised(node, &spot, &raw)?;
         if uid.is_some() || gid.is_some() || change.mode.is_some() {
-            upper.change(&spot, &now, uid, gid, change.mode)?;
+            let mode = change.mode.or_else(|| self.chown_bare(&now, caller));
+            upper.change(&spot, &now, uid, gid, mode)?;
         }
         if change.atime != SetTime::Keep || change.mtime != SetTime::Keep {
             spot.set_times(change.atime, change.mtime)?;
@@ -159,6 +160,23 @@ impl Overlay {
         let s = spot.stat()?;
         let s = self.undisguised(node, &spot, &s)?;
         self.attr_from(node, &s)
+    }
+
+    /// What a chown by `caller` leaves of the mode where the disk, which sees a
+    /// daemon with CAP_FSETID, would leave more: an sgid bit without group
+    /// execution stays only for members of the group that the file had. See
+    /// setattr_should_drop_sgid().
+    fn chown_bare(&self, now: &Stat, caller: Caller) -> Option<u32> {
+        let kept = now.mode & libc::S_ISGID != 0 && now.mode & libc::S_IXGRP == 0;
+        let applies = kept && !matches!(now.kind(), Kind::Dir | Kind::Symlink);
+        (applies && caller.uid != 0 && !self.in_group(now, caller))
+            .then(|| mode::after_write(now.mode, false) & 0o7777)
+    }
+
+    /// Whether the caller is in the group of an object, given in disk ids.
+    fn in_group(&self, now: &Stat, caller: Caller) -> bool {
+        let gid = self.settings.groups.to_view(now.gid);
+        caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid)
     }
 
     fn disk_id(&self, id: Option<u32>, map: impl Fn(u32) -> Option<u32>) -> Result<Option<u32>> {
@@ -204,13 +222,11 @@ impl Overlay {
         let now = self.undisguised(node, &spot, &raw)?;
         let capability = b"security.capability";
         let has_cap = xattr::get(&spot, capability)?.is_some();
-        let gid = self.settings.groups.to_view(now.gid);
-        let in_group = || caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid);
         // Root keeps suid over a write (CAP_FSETID) but not capabilities. (Its
         // chown of nothing cannot be told from that; of a FIFO it is the only case.)
         let keeps_suid = why == Order::Bare && caller.uid == 0 && node.kind == Kind::File;
         let bare = match mode::has_privilege(now.mode) && !keeps_suid {
-            true => mode::after_write(now.mode, caller.uid == 0 || in_group()),
+            true => mode::after_write(now.mode, caller.uid == 0 || self.in_group(&now, caller)),
             false => now.mode,
         };
         if bare == now.mode && !has_cap {

@@ -160,6 +160,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
         nlookup: AtomicU64::new(0),
         upper,
         metacopy: AtomicBool::new(metacopy),
+        xattrs: Default::default(),
         nlink: AtomicI64::new(nlink),
         rare: Mutex::new(anchor_of(found)),
         lowers: RwLock::new(found.lowers.clone().into()),

@@ -15,6 +15,8 @@ use crate::sys::{Errno, Kind, Result, cred, xattr};
 /// (`xattr_permissions=2`; contract 2.3).
 const SECURITY_DISGUISED: &[u8] = b"user.containers.override_";
 
+const CAPABILITY: &[u8] = b"security.capability";
+
 fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT
 }
@@ -45,6 +47,15 @@ impl Overlay {
         reserved::to_view(disk)
     }
 
+    /// The name that the view shows for one on disk, if it shows it at all (to root;
+    /// others do not see `trusted.*`).
+    pub(crate) fn shows_xattr<'a>(&self, disk: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        if is_acl(disk) && !self.settings.acls {
+            return None;
+        }
+        self.name_to_view(disk)
+    }
+
     /// An attribute's value.
     ///
     /// # Errors
@@ -54,6 +65,9 @@ impl Overlay {
             return Err(Errno::EOPNOTSUPP);
         }
         let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
+        if name == CAPABILITY && !self.has_xattrs(node)? {
+            return Err(Errno::ENODATA);
+        }
         let v = match self.ask(node, |spot, _| xattr::get_strict(spot, &disk)) {
             // One layer's file system without ACLs: the kernel would refuse the
             // object altogether.
@@ -67,19 +81,43 @@ impl Overlay {
         Ok(v)
     }
 
+    /// Whether the view shows an attribute of the object.
+    ///
+    /// Most requests ask for a capability, often before LISTXATTR: asked for all
+    /// names instead, the object is asked once.
+    fn has_xattrs(&self, node: &Arc<Node>) -> Result<bool> {
+        if node.xattrs.known().is_none() {
+            drop(self.names_on_disk(node)?);
+        }
+        Ok(node.xattrs.known() != Some(false))
+    }
+
+    /// All names on disk; remembers whether any of them is shown.
+    fn names_on_disk(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
+        let before = node.xattrs.before();
+        let list = match self.ask(node, |spot, _| xattr::list_strict(spot)) {
+            // Nothing to list, and no word on what a question for one name gets.
+            Err(Errno::EOPNOTSUPP | Errno::EACCES) => return Ok(Vec::new()),
+            r => r?,
+        };
+        let some = xattr::names(&list).any(|n| self.shows_xattr(n).is_some());
+        node.xattrs.found(before, some);
+        Ok(list)
+    }
+
     /// The names of all attributes, each ended by NUL.
     /// `trusted.*` is shown to root alone, as ovl_can_list() does.
     pub fn listxattr(&self, node: &Arc<Node>, caller: Caller) -> Result<Vec<u8>> {
-        let list = self.ask(node, |spot, _| xattr::list(spot))?;
+        if node.xattrs.known() == Some(false) {
+            return Ok(Vec::new());
+        }
+        let list = self.names_on_disk(node)?;
         let mut out = Vec::with_capacity(list.len());
         for name in xattr::names(&list) {
-            if is_acl(name) && !self.settings.acls {
-                continue;
-            }
             if caller.uid != 0 && name.starts_with(b"trusted.") {
                 continue;
             }
-            if let Some(shown) = self.name_to_view(name) {
+            if let Some(shown) = self.shows_xattr(name) {
                 out.extend_from_slice(&shown);
                 out.push(0);
             }
@@ -128,7 +166,10 @@ impl Overlay {
             && caller.uid != 0
             && self.settings.groups.to_disk(caller.gid) != Some(raw.gid)
             && !cred::in_group(caller.pid, self.settings.groups.to_view(raw.gid));
-        xattr::set(&spot, &disk, &value, flags)?;
+        node.xattrs.changes();
+        let set = xattr::set(&spot, &disk, &value, flags);
+        node.xattrs.changes();
+        set?;
         node.unmask_ctime();
         if clear_sgid && node.kind != Kind::Symlink {
             // posix_acl_update_mode(): our own CAP_FSETID kept the bit.
