@@ -22,6 +22,8 @@ own_places() {
     done
     # podman refuses run directories of more than 50 characters.
     mount -t tmpfs -o mode=755 none /run
+    # podman's locks, one file for all stores of a user.
+    mount -t tmpfs -o mode=1777 none /dev/shm
     busybox ip link set lo up
     chmod 777 "$T/lists"
     install -m 755 "$ACETATE" "$T/bin/acetate"
@@ -89,7 +91,7 @@ world_environment() {
         HOME="$WORLD/home" XDG_RUNTIME_DIR="$RUN" TMPDIR="$WORLD/tmp"
         CONTAINERS_CONF="$WORLD/containers.conf" CONTAINERS_STORAGE_CONF="$WORLD/storage.conf"
         MODE="$MODE" DRIVER="$DRIVER" WORLD="$WORLD" RUN="$RUN" MOUNT_PROGRAM="$MOUNT_PROGRAM"
-        T="$T" HERE="$HERE" REPO="$REPO"
+        CLIENTS_MANY="${CI_PART:+12}" T="$T" HERE="$HERE" REPO="$REPO"
     )
 }
 
@@ -106,6 +108,7 @@ unmake_world() {
     end_processes
     awk -v w="$WORLD/" 'index($2, w) == 1 {print $2}' /proc/mounts | tac |
         while read -r at; do umount -l "$at" 2>/dev/null; done
+    rm -f /dev/shm/libpod*
     [ -n "${KEEP:-}" ] || rm -rf "$WORLD"
 
 }
