@@ -57,7 +57,15 @@ const NOT_IN_A_USER_NAMESPACE: [(&str, &[&str]); 5] = [
         ],
     ),
     ("device nodes", &["f22_", "f47_"]),
-    ("trusted.* xattrs", &["f136_", "f425_", "f76_"]),
+    (
+        "trusted.* xattrs",
+        &[
+            "f136_",
+            "f425_",
+            "f76_",
+            "hard_links_of_a_lower_stay_one_file_in_a_mount",
+        ],
+    ),
     (
         "kernel overlayfs with redirects and index",
         &["f306_", "libfuse834_"],
