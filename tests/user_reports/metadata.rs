@@ -253,7 +253,10 @@ fn capabilities_in_xattrs_and_real_ones_are_one() {
         "cp /bin/true l0/own; setfattr -n user.containers.override_security.capability -v 0x0100000208000000000000000000000000000000 l0/own",
         "xattr_permissions=2,ro",
         |layers, _| {
-            assert_eq!(sh(&layers.merged, "getcap own").unwrap(), "own cap_fowner=ep\n");
+            assert_eq!(
+                sh(&layers.merged, "getcap own").unwrap(),
+                "own cap_fowner=ep\n"
+            );
         },
     );
 }
