@@ -18,7 +18,7 @@ use super::inode::locate::FdCache;
 use super::inode::node::{DirPart, Links, LowerSpot, NO_NLINK, Node, Place};
 use super::inode::table::Table;
 use super::listing::Listings;
-use super::options::{Durability, Options, Xino};
+use super::options::{Durability, Options, XattrPermissions, Xino};
 use super::orphan::Orphans;
 use super::setup::SetupError;
 use super::stack::{Settings, Stack};
@@ -99,6 +99,7 @@ fn settings(options: &Options, stack: &Stack, numbers: Numbers, warnings: Vec<St
         timeout: options.timeout,
         writeback: options.writeback,
         xattr_search: !options.no_xattr_search,
+        disguised_security: options.xattr_permissions == Some(XattrPermissions::User),
         traps: traps(stack),
         warnings,
     }
