@@ -20,7 +20,10 @@ pub fn start() {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let mut watched = WATCHED.lock().unwrap();
-                if watched.0.is_some_and(|since| since.elapsed() > slowly(LIMIT)) {
+                if watched
+                    .0
+                    .is_some_and(|since| since.elapsed() > slowly(LIMIT))
+                {
                     for pid in std::mem::take(&mut watched.1) {
                         eprintln!("watchdog: no answer for {LIMIT:?}, killing daemon {pid}");
                         // SAFETY: plain numbers; the process is our child and not yet waited for.

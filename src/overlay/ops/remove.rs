@@ -257,7 +257,7 @@ impl Upper {
             dir::rename(from, to, Rename::NoReplace)?;
         } else if self.whiteouts == WhiteoutKind::CharDevice {
             dir::mknod(to.0, to.1, libc::S_IFCHR, (0, 0))?;
-            dir::rename(from, to, Rename::Exchange)?;
+            self.swap(&aside, from.0, from.1)?;
         } else {
             self.add_whiteout(at.as_fd(), name)?;
             dir::rename(from, to, Rename::NoReplace)?;
