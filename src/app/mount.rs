@@ -17,6 +17,7 @@ use crate::fuse::session::{self, Manner};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
 use crate::overlay::setup::SetupError;
+use crate::sys::features::Hidden;
 use crate::sys::mount::{self, MountFlags, reason};
 use crate::sys::process::{self, ByteWriter, Fork, ReadySocket};
 use crate::sys::signal;
@@ -47,6 +48,8 @@ pub struct Request {
     pub flags: MountFlags,
     /// SELinux contexts.
     pub contexts: Vec<(String, OsString)>,
+    /// What the kernel is not asked for.
+    pub hidden: Hidden,
     /// Foreground or background.
     pub stay: Stay,
     /// The mount namespace to mount in, if another one.
@@ -71,6 +74,7 @@ pub trait Report {
 /// For a program that does nothing else: it closes every descriptor above 2,
 /// changes directory and umask, and may fork.
 pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
+    request.hidden.hide();
     // Before anything else is opened: see close_inherited.
     let inherited = layers::named_descriptors(&request.options, &request.mountpoint);
     process::close_inherited(&inherited);

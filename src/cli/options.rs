@@ -9,7 +9,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use crate::app::{Durability, LowerArg, MountFlags, Options, RedirectDir, XattrPermissions, Xino};
+use crate::app::{
+    Durability, HiddenFeatures, LowerArg, MountFlags, Options, RedirectDir, XattrPermissions, Xino,
+};
 
 use super::failure::Usage;
 use super::words::{Word, parse_map, parse_u32, path_of, split_lowers, split_words};
@@ -27,6 +29,8 @@ pub struct Meaning {
     pub source: Option<OsString>,
     /// `fence=`: the daemon gives up what it does not need.
     pub fence: bool,
+    /// What the kernel is not asked for.
+    pub hidden: HiddenFeatures,
     /// Words that nobody knows, as they were given.
     pub unknown: Vec<OsString>,
 }
@@ -39,6 +43,7 @@ impl Default for Meaning {
             contexts: Vec::new(),
             source: None,
             fence: true,
+            hidden: HiddenFeatures::default(),
             unknown: Vec::new(),
         }
     }
@@ -113,6 +118,9 @@ impl Reader {
                 self.meaning.source = Some(OsString::from_vec(super::words::unescape(value(
                     key, word,
                 )?)))
+            }
+            "kernel_features" => {
+                self.meaning.hidden = self.meaning.hidden.and(features(key, value(key, word)?)?)
             }
             _ => return Ok(false),
         }
@@ -269,6 +277,16 @@ fn value<'a>(key: &str, word: &Word<'a>) -> Result<&'a [u8], Usage> {
         Usage::new(
             format!("the option {key} needs a value"),
             format!("write {key}=VALUE"),
+        )
+    })
+}
+
+/// The features to hide in a list of them; `from` is where it was given.
+pub fn features(from: &str, list: &[u8]) -> Result<HiddenFeatures, Usage> {
+    HiddenFeatures::parse(&String::from_utf8_lossy(list)).map_err(|why| {
+        Usage::new(
+            format!("{from}: {why}"),
+            format!("write for example {from}=4.18 or {from}=-openat2:-statx"),
         )
     })
 }

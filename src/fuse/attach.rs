@@ -47,6 +47,10 @@ impl Place {
     /// Takes hold of a mount point.
     pub fn hold(path: &Path) -> Result<Self, SetupError> {
         let held = mount::hold_directory(path).map_err(|e| not_a_place(path, e))?;
+        // It can be opened and mounted over, but then stays below for ever.
+        if mount::is_dead(&held) {
+            return Err(not_a_place(path, Errno::ENOTCONN));
+        }
         // The kernel's own name for it, without symlinks; that is what
         // mountinfo shows and umount2 wants.
         let path = std::fs::read_link(process::path_of_descriptor(&held))

@@ -10,6 +10,7 @@
 pub mod copy;
 pub mod cred;
 pub mod dir;
+pub mod features;
 pub mod fence;
 pub mod file;
 pub mod fusermount;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod signal;
 pub mod spot;
 pub mod stat;
+pub mod uuid;
 pub mod xattr;
 
 pub use name::{Name, valid_name};

@@ -7,6 +7,7 @@ use std::path::Path;
 
 pub use super::Errno;
 use super::Result;
+use super::features::{self, Feature};
 use rustix::fs::{CWD, Mode, OFlags};
 pub use rustix::mount::MountFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -65,6 +66,19 @@ pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
     Some(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Whether a directory is of a FUSE file system.
+pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
+/// Whether a held directory is of a FUSE mount whose process has ended.
+pub fn is_dead(directory: &OwnedFd) -> bool {
+    matches!(
+        rustix::fs::fstatfs(directory),
+        Err(rustix::io::Errno::NOTCONN)
+    )
+}
+
 /// Opens a directory without reading from it: its place is held from now on,
 /// whatever is mounted over it.
 pub fn hold_directory(path: &Path) -> Result<OwnedFd> {
@@ -93,6 +107,9 @@ pub fn mount_fuse(
 /// Whether a mount can be cloned and moved here (Linux 5.2, and no filter in
 /// the way). `place` is any directory.
 pub fn can_move_mounts(place: &OwnedFd) -> bool {
+    if !features::allowed(Feature::OpenTree) {
+        return false;
+    }
     let clone = open_tree(place.as_fd(), OsStr::new(""));
     // EINVAL: the call is there, this one mount may not be cloned; ours may.
     if !matches!(clone, Ok(_) | Err(Errno::EINVAL)) {

@@ -12,6 +12,9 @@ pub enum WhiteoutKind {
     CharDevice,
     /// A plain `.wh.NAME` file.
     DotWh,
+    /// An empty file with an xattr: where neither of the others can be made, as
+    /// in a mount of another overlay.
+    Xattr,
 }
 
 /// Makes a whiteout in `work`, renames over it and removes it again.
@@ -33,16 +36,29 @@ pub fn whiteout_kind(work: BorrowedFd<'_>) -> Result<WhiteoutKind> {
             if kept && renames {
                 WhiteoutKind::CharDevice
             } else {
-                WhiteoutKind::DotWh
+                file_kind(work)?
             }
         }
         Err(_) => {
             drop(dir::create_file(work, name, 0o600)?);
-            WhiteoutKind::DotWh
+            file_kind(work)?
         }
     };
     remove_if_there(work, name)?;
     Ok(kind)
+}
+
+/// Whether a `.wh.` name can be made: an overlay refuses it.
+fn file_kind(work: BorrowedFd<'_>) -> Result<WhiteoutKind> {
+    let name = b".wh.#probe";
+    match dir::create_file(work, name, 0o600) {
+        Ok(_) | Err(Errno::EEXIST) => {
+            remove_if_there(work, name)?;
+            Ok(WhiteoutKind::DotWh)
+        }
+        Err(Errno::EINVAL | Errno::EPERM) => Ok(WhiteoutKind::Xattr),
+        Err(e) => Err(e),
+    }
 }
 
 /// Whether renameat2(2) RENAME_WHITEOUT works in `work`.

@@ -8,6 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use super::features::{self, Feature};
 use super::{Errno, Result};
 use rustix::process::{Pid, Resource, WaitOptions};
 use rustix::thread::{CapabilitySet, UnshareFlags};
@@ -108,12 +109,14 @@ pub fn leave(status: i32) -> ! {
 }
 
 fn close_span(first: u32, last: u32) {
-    // SAFETY: no owner of a descriptor of this span will use it: either
-    // nothing has been opened yet (close_inherited), or the caller does not
-    // return to the owners (keep_only).
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if done == 0 {
-        return;
+    if features::allowed(Feature::CloseRange) {
+        // SAFETY: no owner of a descriptor of this span will use it: either
+        // nothing has been opened yet (close_inherited), or the caller does not
+        // return to the owners (keep_only).
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if done == 0 {
+            return;
+        }
     }
     // Linux before 5.9, or a seccomp filter: one by one.
     let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
@@ -187,6 +190,15 @@ pub fn raise_descriptor_limit() -> u64 {
 /// Whether this process may mount, as far as its capabilities go.
 pub fn may_mount() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// Whether this process may make device nodes: CAP_MKNOD, outside of every user
+/// namespace but the first.
+pub fn may_make_devices() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+        && rustix::thread::capabilities(None)
+            .is_ok_and(|c| c.effective.contains(CapabilitySet::MKNOD))
 }
 
 /// The ids this process acts with: user and group.

@@ -217,6 +217,50 @@ fn f126_modes_and_owners_in_xattrs() {
     );
 }
 
+/// podman with `force_mask`: a layer as the client unpacked it has real capabilities, what a container sets is kept as
+/// `user.containers.override_security.capability`. Both are shown, changed and taken away, also where the layer is
+/// read only (a commit reads the container's changes through a mount without an upper).
+#[test]
+fn capabilities_in_xattrs_and_real_ones_are_one() {
+    if !(require_real_root()
+        && crate::support::story::require_user_xattrs(Base::Shm)
+        && host::require_program("setcap"))
+    {
+        return;
+    }
+    let words = "xattr_permissions=2";
+    on_ours(
+        Base::Shm,
+        1,
+        "cp /bin/true l0/real; cp /bin/true l0/both; setcap cap_chown+ep l0/real cap_chown+ep l0/both",
+        words,
+        |layers, _| {
+            let out = sh(
+                &layers.merged,
+                "getcap real both; setcap cap_kill+ep both; cp /bin/true own; setcap cap_fowner+ep own; getcap real both own
+                 getfattr -m security both | grep -c security; setcap -r real; getcap real; setcap -r both; getcap both; ! setcap -r real 2>/dev/null; ! getfattr -n security.capability real 2>/dev/null",
+            )
+            .unwrap();
+            assert_eq!(
+                out,
+                "real cap_chown=ep\nboth cap_chown=ep\nreal cap_chown=ep\nboth cap_kill=ep\nown cap_fowner=ep\n1\n"
+            );
+        },
+    );
+    on_ours(
+        Base::Shm,
+        1,
+        "cp /bin/true l0/own; setfattr -n user.containers.override_security.capability -v 0x0100000208000000000000000000000000000000 l0/own",
+        "xattr_permissions=2,ro",
+        |layers, _| {
+            assert_eq!(
+                sh(&layers.merged, "getcap own").unwrap(),
+                "own cap_fowner=ep\n"
+            );
+        },
+    );
+}
+
 /// F#363, F#370, MF#357: default ACLs were not inherited, or the umask was wrongly applied to them. The kernel is the
 /// reference for the whole tree with all ACLs.
 #[test]

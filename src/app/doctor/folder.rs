@@ -124,6 +124,11 @@ fn whiteouts(root: &Root) -> Check {
             "no character devices 0:0: whiteouts are files `.wh.NAME`, which the kernel's overlay does not read",
             "Linux 5.8 or newer makes them without root; a mount with nodev is no obstacle, some network file systems are",
         ),
+        Ok(WhiteoutKind::Xattr) => Check::limited(
+            NAME,
+            "neither character devices 0:0 nor `.wh.` names: whiteouts are empty files with an xattr, which the kernel's overlay reads since 6.7",
+            "this is inside a mount of another overlay; a volume, tmpfs or disk there serves better as upper",
+        ),
         Err(e) => Check::missing(
             NAME,
             format!("nothing can be made: {}", reason(e)),

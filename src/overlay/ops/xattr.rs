@@ -7,9 +7,8 @@ use crate::layer::acl::{self, Acl};
 use crate::layer::reserved;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
-use crate::overlay::options::XattrPermissions;
 use crate::overlay::{Caller, Overlay};
-use crate::sys::{Errno, Kind, Result, xattr};
+use crate::sys::{Errno, Kind, Result, Spot, xattr};
 
 /// Prefix under which `security.X` is kept where the daemon may not set it
 /// (`xattr_permissions=2`; contract 2.3).
@@ -17,27 +16,34 @@ const SECURITY_DISGUISED: &[u8] = b"user.containers.override_";
 
 const CAPABILITY: &[u8] = b"security.capability";
 
+/// Whether `disk` stands for `name` and is not the name itself.
+fn is_disguised(disk: &[u8], name: &[u8]) -> bool {
+    disk.starts_with(SECURITY_DISGUISED) && disk != name
+}
+
+/// The value under the name on disk; of a disguised name that is not there, under
+/// the name itself: containers/storage unpacks capabilities as they are.
+fn get_either(spot: &Spot, disk: &[u8], name: &[u8]) -> Result<Vec<u8>> {
+    match xattr::get_strict(spot, disk) {
+        Err(Errno::ENODATA) if is_disguised(disk, name) => xattr::get_strict(spot, name),
+        r => r,
+    }
+}
+
 fn is_acl(name: &[u8]) -> bool {
     name == acl::ACCESS || name == acl::DEFAULT
 }
 
 impl Overlay {
-    fn user_disguise(&self) -> bool {
-        self.stack
-            .upper
-            .as_ref()
-            .is_some_and(|u| u.disguise == Some(XattrPermissions::User))
-    }
-
     fn name_to_disk<'a>(&self, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-        if self.user_disguise() && name.starts_with(b"security.") {
+        if self.settings.disguised_security && name.starts_with(b"security.") {
             return Some(Cow::Owned([SECURITY_DISGUISED, name].concat()));
         }
         reserved::to_disk(name)
     }
 
     fn name_to_view<'a>(&self, disk: &'a [u8]) -> Option<Cow<'a, [u8]>> {
-        if self.user_disguise()
+        if self.settings.disguised_security
             && let Some(rest) = disk.strip_prefix(SECURITY_DISGUISED)
         {
             return rest
@@ -68,7 +74,7 @@ impl Overlay {
         if name == CAPABILITY && !self.has_xattrs(node)? {
             return Err(Errno::ENODATA);
         }
-        let v = match self.ask(node, |spot, _| xattr::get_strict(spot, &disk)) {
+        let v = match self.ask(node, |spot, _| get_either(spot, &disk, name)) {
             // One layer's file system without ACLs: the kernel would refuse the
             // object altogether.
             Err(Errno::EOPNOTSUPP) if is_acl(name) => return Err(Errno::ENODATA),
@@ -118,6 +124,10 @@ impl Overlay {
                 continue;
             }
             if let Some(shown) = self.shows_xattr(name) {
+                if shown.starts_with(b"security.") && xattr::names(&out).any(|n| n == &*shown) {
+                    // Under its own name and under the disguised one.
+                    continue;
+                }
                 out.extend_from_slice(&shown);
                 out.push(0);
             }
@@ -146,19 +156,12 @@ impl Overlay {
             ),
             false => Cow::Borrowed(value),
         };
-        if !node.is_upper() && flags != 0 {
+        let disguised = is_disguised(&disk, name);
+        if flags != 0 && (disguised || !node.is_upper()) {
             // Nothing is copied up for a call that cannot succeed.
-            let (spot, _) = self.top_spot(node)?;
-            let has = match xattr::get_strict(&spot, &disk) {
-                Err(Errno::ENODATA) => false,
-                r => r.map(|_| true)?,
-            };
-            match has {
-                true if flags & libc::XATTR_CREATE != 0 => return Err(Errno::EEXIST),
-                false if flags & libc::XATTR_REPLACE != 0 => return Err(Errno::ENODATA),
-                _ => {}
-            }
+            self.check_set_flags(node, name, &disk, flags)?;
         }
+        let flags = if disguised { 0 } else { flags };
         self.ensure_upper(node, Need::Meta)?;
         let (spot, raw) = self.held(node)?;
         let clear_sgid = name == acl::ACCESS
@@ -179,6 +182,25 @@ impl Overlay {
         Ok(())
     }
 
+    fn check_set_flags(
+        &self,
+        node: &Arc<Node>,
+        name: &[u8],
+        disk: &[u8],
+        flags: i32,
+    ) -> Result<()> {
+        let (spot, _) = self.top_spot(node)?;
+        let has = match get_either(&spot, disk, name) {
+            Err(Errno::ENODATA) => false,
+            r => r.map(|_| true)?,
+        };
+        match has {
+            true if flags & libc::XATTR_CREATE != 0 => Err(Errno::EEXIST),
+            false if flags & libc::XATTR_REPLACE != 0 => Err(Errno::ENODATA),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes an attribute.
     pub fn removexattr(&self, node: &Arc<Node>, name: &[u8]) -> Result<()> {
         self.check_writable()?;
@@ -189,15 +211,24 @@ impl Overlay {
         if !node.is_upper() {
             // Nothing is copied up for an attribute that is not there.
             let (spot, _) = self.top_spot(node)?;
-            drop(xattr::get_strict(&spot, &disk)?);
+            drop(get_either(&spot, &disk, name)?);
         }
         self.ensure_upper(node, Need::Meta)?;
         let (spot, _) = self.held(node)?;
         node.unmask_ctime();
-        match xattr::remove(&spot, &disk) {
+        let removed = match xattr::remove(&spot, &disk) {
             Err(Errno::ENODATA) if is_acl(name) => Ok(()),
             r => r,
+        };
+        if is_disguised(&disk, name) {
+            // What the layer has under the name itself would show again.
+            return match (removed, xattr::remove(&spot, name)) {
+                (Ok(()), Err(Errno::ENODATA)) => Ok(()),
+                (Ok(()) | Err(Errno::ENODATA), plain) => plain,
+                (failed, _) => failed,
+            };
         }
+        removed
     }
 
     fn ids_are_plain(&self) -> bool {

@@ -1,0 +1,110 @@
+# docker, containerd's way of mounting, and podman inside of a container.
+
+# dockerd for this step, with the storage driver that belongs to ours.
+start_dockerd() {
+    local driver=fuse-overlayfs
+    case $DRIVER in vfs) driver=vfs ;; kernel) driver=overlay2 ;; esac
+    dockerd --storage-driver "$driver" --iptables=false --ip6tables=false --bridge=none \
+        --data-root "$PWD/docker" --exec-root "$RUN/docker" -p "$RUN/docker.pid" -H "unix://$RUN/docker.sock" >dockerd.log 2>&1 &
+    DOCKERD=$!
+    trap 'kill $DOCKERD; wait $DOCKERD || true' EXIT
+    export DOCKER_HOST=unix://$RUN/docker.sock DOCKER_BUILDKIT=0
+    until_true 60 docker version >/dev/null 2>&1
+    same "docker's driver" "$(docker info --format '{{.Driver}}')" "$driver"
+}
+docker_list() { # NAME CONTAINER
+    mkdir "$1.d"
+    docker export "$2" | tar -C "$1.d" --xattrs --xattrs-include='*' --numeric-owner -xpf -
+    rm -f "$1.d/.dockerenv"
+    tree "$1.d" >"$1.list"
+    rm -rf "$1.d"
+    compare_list "$1" "$1.list"
+}
+
+step root,ref,ci 200 docker "docker with the storage driver fuse-overlayfs: import, run, build, commit, diff"
+step_docker() {
+    start_dockerd
+    docker import -q "$T/base.tar" base 2>/dev/null || docker import "$T/base.tar" base
+    docker run --name c --network none base changes
+    docker diff c | sort >diff.list
+    compare_list docker-diff diff.list
+    docker_list docker-run c
+    docker commit c committed
+    docker run --name d --network none committed tree / >committed.list
+    compare_list docker-committed committed.list
+    docker run -d --name e --network none committed sleep 1000
+    docker exec e sh -c 'rm -rf /data/d2 && mkdir /data/d2 && echo 2 >/data/d2/second; mv /data/d1 /data/d8'
+    docker stop -t 0 e; docker start e
+    docker exec e tree / >restarted.list
+    compare_list docker-restarted restarted.list
+    containerfile
+    sed -i 's|localhost/base|base|' ctx/Containerfile
+    docker build -q --network none -t built -f ctx/Containerfile ctx
+    docker run --name f --network none built tree / >built.list
+    compare_list docker-built built.list
+    docker rm -f c d e f
+    docker rmi built committed
+}
+
+step any,fuse,ci 60 mount_fuse3 "containerd's fuse-overlayfs snapshotter: mount.fuse3 with several -o"
+step_mount_fuse3() {
+    small_layers
+    own_mounts '
+        mount.fuse3 overlay m -o workdir=w -o upperdir=u -o lowerdir=l1:l2 -t fuse-overlayfs
+        test "$(stat -f -c %t m)" = 65735546
+        grep -q "^overlay .* fuse.fuse-overlayfs" <(grep " $PWD/m " /proc/mounts)
+        cat m/one m/d/two
+        rm m/one; echo new >m/new
+        umount m
+        test "$(ls u | tr "\n" " ")" = "new one " || test -e u/.wh.one
+        mount.fuse3 overlay m -o lowerdir=l1:l2 -t fuse-overlayfs
+        ! touch m/x
+        umount m
+    ' || fail "see the last command above"
+}
+
+# podman with this world's program in a container that podman made. The outer
+# container sees the host's programs; its own changes, and so the inner store,
+# lie on the outer mount: an overlay with its upper on an overlay.
+nested() { # STORE_VOLUME_WORDS...
+    local at
+    # No part of /run, /tmp or the host's store is passed in.
+    for at in usr bin sbin lib lib32 lib64; do
+        if [ -L "/$at" ]; then links+=("$at:$(readlink "/$at")"); elif [ -d "/$at" ]; then words+=(-v "/$at:/$at:ro"); fi
+    done
+}
+
+step any,fuse,ci 120 nested "podman in a container made by podman, its store on the outer overlay"
+step_nested() {
+    local words=() links=() link
+    nested
+    mkdir -p root/{etc/containers,proc,sys,dev,run,tmp,root,var/tmp,work}
+    for link in "${links[@]}"; do ln -s "${link#*:}" "root/${link%%:*}"; done
+    mkdir -p root/{usr,bin,sbin,lib,lib32,lib64} 2>/dev/null || true
+    chmod 1777 root/tmp root/var/tmp
+    cp "$WORLD/home/.config/containers/policy.json" root/etc/containers/
+    printf 'root:x:0:0::/root:/bin/sh\n' >root/etc/passwd
+    printf 'root:x:0:\n' >root/etc/group
+    printf '[storage]\ndriver = "overlay"\ngraphroot = "/store"\nrunroot = "/run/s"\n[storage.options.overlay]\nmount_program = "/work/program"\n' >root/etc/containers/storage.conf
+    sed 's/^runtime = .*/runtime = "crun"/; /^default_ulimits/d' "$WORLD/containers.conf" >root/etc/containers/containers.conf
+    cp "$WORLD/bin/program" root/work/program
+    # argv[0] is what the program goes by.
+    mv root/work/program root/work/fuse-overlayfs; sed -i 's|/work/program|/work/fuse-overlayfs|' root/etc/containers/storage.conf
+    cp "$T/base.tar" root/work/base.tar
+    as_container_root chown -R 0:0 root
+    podman run --name outer --privileged --device /dev/fuse "${words[@]}" --rootfs "$PWD/root:O" sh -euxc '
+        export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+        podman info --format "{{.Store.GraphOptions}}" | grep -q /work/fuse-overlayfs
+        podman import -q /work/base.tar base
+        podman run --cgroups=disabled --name c base changes
+        podman commit -q c committed
+        m=$(podman image mount committed)
+        test "$(stat -f -c %t "$m")" = 65735546
+        test ! -e "$m/data/gone" && test "$(cat "$m/data/d2/new")" = new && test ! -e "$m/data/d2/old"
+        podman image umount -a
+        podman run --rm --cgroups=disabled committed tree /data >/work/nested.list
+    ' || fail "the podman inside"
+    podman cp outer:/work/nested.list nested.list
+    diff -u <(in_a_container) nested.list >diff || fail "what the inner container shows differs in $(grep -c '^[-+]' diff) lines"
+    as_container_root rm -rf root
+}
