@@ -22,6 +22,8 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use parking_lot::Mutex;
+
 use crate::overlay::Overlay;
 use crate::sys::fence::caps;
 use crate::sys::fence::paths::{Access, Paths};
@@ -41,7 +43,8 @@ pub enum Owners {
 #[derive(Debug)]
 pub struct Fence {
     owners: Owners,
-    paths: Option<Paths>,
+    /// Until the thread that makes the loops has entered it.
+    paths: Mutex<Option<Paths>>,
 }
 
 impl Fence {
@@ -50,7 +53,7 @@ impl Fence {
         let paths = paths_of(overlay).inspect_err(|e| tracing::debug!("no fence of paths: {e}"));
         Fence {
             owners,
-            paths: paths.ok(),
+            paths: Mutex::new(paths.ok()),
         }
     }
 
@@ -66,7 +69,7 @@ impl Fence {
 
     /// On the thread that makes the event loops.
     pub fn paths(&self) {
-        if let Some(paths) = &self.paths {
+        if let Some(paths) = self.paths.lock().take() {
             note("paths", paths.enter());
         }
     }

@@ -110,3 +110,60 @@ fn stats_and_reads_of_more_files_than_descriptors_never_fail() {
     });
     mount.unmount();
 }
+
+/// Found by the stress with four descriptors: the last name of a copied-up hard link that only the lower had was not
+/// counted as one that somebody may have open, and its anchor went with it.
+#[test]
+fn an_open_hard_link_stays_when_its_last_name_goes_beyond_the_orphan_budget() {
+    if !require_real_root() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    fs::create_dir(layers.lowers[0].join("sub")).unwrap();
+    fs::write(layers.lowers[0].join("a"), b"text").unwrap();
+    fs::hard_link(layers.lowers[0].join("a"), layers.lowers[0].join("sub/b")).unwrap();
+    let mount = Mount::acetate(&layers, "fd_cache=4");
+    let open = |path: &std::path::Path| {
+        fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .unwrap()
+    };
+    let file = open(&layers.at("a"));
+    file.write_at(b"more", 4).unwrap();
+    let there = [
+        layers.upper.join("a").exists(),
+        layers.upper.join("sub/b").exists(),
+    ];
+    assert_eq!(there, [true, false]);
+    assert_eq!(fs::read(layers.at("sub/b")).unwrap(), b"textmore");
+    // Others take the budget and the descriptors.
+    let gone: Vec<File> = (0..8)
+        .map(|i| {
+            let path = layers.at(&format!("f{i}"));
+            fs::write(&path, "x").unwrap();
+            let file = open(&path);
+            fs::remove_file(path).unwrap();
+            file
+        })
+        .collect();
+    fs::remove_file(layers.at("a")).unwrap();
+    fs::remove_file(layers.at("sub/b")).unwrap();
+    for i in (0..20).chain(0..20) {
+        fs::write(layers.at(&format!("g{i}")), "x").unwrap();
+    }
+    file.write_at(b"!", 8).unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut text = [0; 16];
+    assert_eq!(file.read_at(&mut text, 0).unwrap(), 9);
+    assert_eq!(&text[..9], b"textmore!");
+    drop((file, gone));
+    mount.unmount();
+    let left = |dir: &str| fs::read_dir(layers.work.join(dir)).unwrap().count();
+    assert_eq!(
+        (left("work"), left("index")),
+        (0, 0),
+        "nothing is left of it"
+    );
+}

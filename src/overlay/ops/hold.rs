@@ -71,7 +71,11 @@ impl Overlay {
             if !link.parent.is_upper() {
                 continue;
             }
-            let dir = locate::upper_dir(&self.fds, &upper.layer, &link.parent)?;
+            let dir = match locate::upper_dir(&self.fds, &upper.layer, &link.parent) {
+                // The name went, and its directory after it, since we listed the names.
+                Err(Errno::ENOENT | Errno::ESTALE) => continue,
+                found => found?,
+            };
             let spot = Spot::at(dir, link.name.clone());
             match spot.stat() {
                 Ok(s) if ObjectId::of(&s) == id => return Ok(Some((spot, s))),

@@ -6,6 +6,7 @@
 //! `overlay.nlink` relative to a backing one, as the kernel does
 //! (ovl_get_nlink(), ovl_set_nlink_upper() in fs/overlayfs/inode.c).
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +15,8 @@ use crate::layer::mark::NlinkMark;
 use crate::overlay::Overlay;
 use crate::overlay::inode::node::{NO_NLINK, Node};
 use crate::overlay::upper::Upper;
-use crate::sys::{Kind, Result, Spot, Stat, best_effort, dir};
+use crate::sys::dir::{self, Rename};
+use crate::sys::{Kind, Result, Spot, Stat, best_effort};
 
 /// The count a node starts with.
 pub(super) fn initial(u: &UpperPart, found: &Found) -> i64 {
@@ -94,7 +96,27 @@ impl Overlay {
         let (Some(index), Some(name)) = (&upper.index, node.anchor()) else {
             return;
         };
-        let gone = dir::unlink(std::os::fd::AsFd::as_fd(index), &name);
-        best_effort("remove the anchor of a file without names", gone);
+        if !self.keeps_anchor(upper, node, (index.as_fd(), &name)) {
+            let gone = dir::unlink(index.as_fd(), &name);
+            best_effort("remove the anchor of a file without names", gone);
+        }
+    }
+
+    /// Moves the anchor of a file without names aside where nothing else keeps
+    /// the file: somebody may have it open.
+    fn keeps_anchor(&self, upper: &Upper, node: &Node, anchor: (BorrowedFd<'_>, &[u8])) -> bool {
+        if !node.is_orphan() || self.orphans.holds(node.ino) {
+            return false;
+        }
+        let aside = upper.temp_name();
+        self.orphans.moves_aside(node.ino, aside.clone());
+        let moved = dir::rename(anchor, (upper.work.as_fd(), &aside), Rename::NoReplace);
+        let moved = best_effort("move an anchor aside", moved).is_some();
+        if moved {
+            self.orphans.keep_aside(node.ino, aside);
+        } else {
+            self.orphans.remove(Some(upper), node.ino);
+        }
+        moved
     }
 }

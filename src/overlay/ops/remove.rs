@@ -212,7 +212,7 @@ impl Overlay {
             return Ok(Aside::No);
         }
         if present == Present::Nothing {
-            // The anchor stays as long as anybody needs it.
+            // The anchor stays, and is moved aside when the count is nothing.
             return Ok(Aside::No);
         }
         let aside = upper.temp_name();
