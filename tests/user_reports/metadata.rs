@@ -291,7 +291,7 @@ fn an_acl_sets_the_mode_that_is_kept_in_an_xattr() {
             );
             assert_eq!(
                 out.unwrap(),
-                "d 770\nf 4670\nuser::rw-\nuser:1000:rwx\ngroup::r--\nmask::rwx\nother::---\n\nf 600\nmask::---\nd 750\nf 640\n"
+                "d 770\nf 4670\nuser::rw-\nuser:1000:rwx\ngroup::r--\nmask::rwx\nother::---\n\nf 600\nmask::---\nd 750\nf 600\n"
             );
         },
     );
