@@ -143,6 +143,11 @@ pub fn named_descriptors(options: &Options, mountpoint: &Path) -> Vec<RawFd> {
         .collect()
 }
 
+/// The descriptor that a path is, and nothing below it.
+pub fn descriptor_named(path: &Path) -> Option<RawFd> {
+    descriptor_in(path).filter(|fd| path.ends_with(fd.to_string()))
+}
+
 fn descriptor_in(path: &Path) -> Option<RawFd> {
     let number = path
         .strip_prefix("/proc/self/fd")

@@ -7,17 +7,19 @@
 //! that waits for us (podman, mount(8)) finds a mount that serves.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use crate::fuse::adapter::Adapter;
-use crate::fuse::attach::{self, Attached, Look, Place, Refusal, Undo};
-use crate::fuse::outside::Outside;
-use crate::fuse::session;
+use crate::fuse::attach::{self, Attached, Look, Place, Refusal};
+use crate::fuse::fence::{Fence, Owners};
+use crate::fuse::session::{self, Manner};
 use crate::overlay::Overlay;
 use crate::overlay::options::Options;
 use crate::overlay::setup::SetupError;
-use crate::sys::mount::{MountFlags, reason};
-use crate::sys::process::{self, ByteWriter, Fork};
+use crate::sys::features::Hidden;
+use crate::sys::mount::{self, MountFlags, reason};
+use crate::sys::process::{self, ByteWriter, Fork, ReadySocket};
 use crate::sys::signal;
 
 use super::layers::{self, Held};
@@ -46,10 +48,14 @@ pub struct Request {
     pub flags: MountFlags,
     /// SELinux contexts.
     pub contexts: Vec<(String, OsString)>,
+    /// What the kernel is not asked for.
+    pub hidden: Hidden,
     /// Foreground or background.
     pub stay: Stay,
     /// The mount namespace to mount in, if another one.
     pub namespace: Option<PathBuf>,
+    /// Whether the daemon gives up what it does not need.
+    pub fence: bool,
 }
 
 /// How a mount tells its story; the command line prints it.
@@ -68,6 +74,7 @@ pub trait Report {
 /// For a program that does nothing else: it closes every descriptor above 2,
 /// changes directory and umask, and may fork.
 pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
+    request.hidden.hide();
     // Before anything else is opened: see close_inherited.
     let inherited = layers::named_descriptors(&request.options, &request.mountpoint);
     process::close_inherited(&inherited);
@@ -77,10 +84,17 @@ pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
     let prepared = prepare(&mut request);
     match (prepared, request.stay) {
         (Err(e), _) => report.failed(&e),
-        (Ok(()), Stay::Foreground) => match serve(request, report, ready_in_foreground) {
-            Ok(()) => 0,
-            Err(e) => report.failed(&e),
-        },
+        (Ok(()), Stay::Foreground) => {
+            let socket = ReadySocket::from_environment();
+            let ready = || {
+                socket.tell();
+                true
+            };
+            match serve(request, report, ready) {
+                Ok(()) => 0,
+                Err(e) => report.failed(&e),
+            }
+        }
         (Ok(()), Stay::Background) => in_background(request, report),
     }
 }
@@ -107,11 +121,6 @@ fn prepare(request: &mut Request) -> Result<(), SetupError> {
         })?;
     }
     layers::check(&mut request.options)
-}
-
-fn ready_in_foreground() -> bool {
-    process::notify_ready();
-    true
 }
 
 fn in_background(request: Request, report: &dyn Report) -> u8 {
@@ -185,20 +194,57 @@ fn serve(
     signal::block_end();
     process::raise_descriptor_limit();
     report.start_log();
-    let place = Place::hold(&request.mountpoint)?;
+    let target = Target::of(&request.mountpoint)?;
     process::leave_surroundings();
     let look = look_of(&request);
-    let threads = request.options.threads;
-    let (overlay, attached, held) = if process::may_mount() {
-        with_privilege(request.options, place, &look, report)?
+    let (threads, fenced) = (request.options.threads, request.fence);
+    let parts = if process::may_mount() {
+        with_privilege(request.options, target, &look, report)?
     } else {
-        as_ordinary_user(request.options, place, &look, report)?
+        as_ordinary_user(request.options, target, &look, report)?
     };
-    let (device, shape, shown) = attached.into_parts();
-    let adapter = Adapter::new(overlay, shape);
-    let ended = session::serve(adapter, device, shape, shown, threads, ready);
-    drop(held);
+    let (device, shape, shown) = parts.attached.into_parts();
+    let fence = fenced.then(|| Fence::new(&parts.overlay, parts.owners));
+    let adapter = Adapter::new(parts.overlay, shape);
+    let manner = Manner { threads, fence };
+    let ended = session::serve(adapter, device, shape, shown, manner, ready);
+    drop(parts.held);
     ended
+}
+
+/// Where the mount is, or is to be.
+enum Target {
+    Place(Place),
+    /// Somebody else has mounted it, and gave us the descriptor: libfuse's
+    /// convention, a mount point of the form /dev/fd/N.
+    Given(PathBuf, OwnedFd),
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Self, SetupError> {
+        let number = layers::descriptor_named(path);
+        if let Some(device) = number.and_then(mount::take_fuse_descriptor) {
+            return Ok(Target::Given(path.to_owned(), device));
+        }
+        Place::hold(path).map(Target::Place).map_err(|e| match number {
+            None => e,
+            Some(_) => SetupError::new(
+                e.what,
+                "a descriptor given as mount point must be open, and be a directory or /dev/fuse with a mount made",
+            ),
+        })
+    }
+
+    /// Mounts without any right to.
+    fn attach_as_user(self, look: &Look, report: &dyn Report) -> Result<Attached, SetupError> {
+        let place = match self {
+            Target::Given(path, device) => return Ok(attach::given(&path, device)),
+            Target::Place(place) => place,
+        };
+        let (attached, warning) = attach::by_program(place, look)?;
+        warning.iter().for_each(|w| report.warn(w));
+        Ok(attached)
+    }
 }
 
 fn look_of(request: &Request) -> Look {
@@ -216,33 +262,43 @@ fn look_of(request: &Request) -> Look {
     }
 }
 
-type Parts = (Overlay, Attached, Option<Held>);
+/// A mount, and what it shows.
+struct Parts {
+    overlay: Overlay,
+    attached: Attached,
+    held: Option<Held>,
+    owners: Owners,
+}
 
 /// The layers are opened before the mount is made, so that it may cover them.
 fn with_privilege(
     options: Options,
-    place: Place,
+    target: Target,
     look: &Look,
     report: &dyn Report,
 ) -> Result<Parts, SetupError> {
     let overlay = Overlay::open(&options)?;
     warn_all(&overlay, report, |w| w.to_owned());
-    match attach::by_kernel(place, look) {
-        Ok(attached) => Ok((overlay, attached, None)),
-        Err(Refusal::Final(error)) => Err(error),
-        Err(Refusal::NotAllowed(place, error)) => {
+    let attached = match target {
+        Target::Given(path, device) => attach::given(&path, device),
+        Target::Place(place) => match attach::by_kernel(place, look) {
+            Ok(attached) => attached,
+            Err(Refusal::Final(error)) => return Err(error),
             // A container with the capability but without the permission.
-            let (attached, warning) =
-                attach::by_program(place, look, Undo::Program).map_err(|second| {
-                    SetupError::new(
-                        format!("{}; {}", error.what, second.what),
-                        error.hint.clone(),
-                    )
-                })?;
-            warning.iter().for_each(|w| report.warn(w));
-            Ok((overlay, attached, None))
-        }
-    }
+            Err(Refusal::NotAllowed(place, error)) => Target::Place(place)
+                .attach_as_user(look, report)
+                .map_err(|second| {
+                    let what = format!("{}; {}", error.what, second.what);
+                    SetupError::new(what, error.hint)
+                })?,
+        },
+    };
+    Ok(Parts {
+        overlay,
+        attached,
+        held: None,
+        owners: Owners::Any,
+    })
 }
 
 /// fusermount3 mounts, then the process takes a user namespace of its own in
@@ -252,37 +308,41 @@ fn with_privilege(
 /// inside, no other owner has a name, and all would be shown as nobody.
 fn as_ordinary_user(
     mut options: Options,
-    place: Place,
+    target: Target,
     look: &Look,
     report: &dyn Report,
 ) -> Result<Parts, SetupError> {
     let held = Held::take(&mut options)?;
     let ids = process::effective_ids();
-    let renamed = |e: SetupError| {
-        SetupError::new(
-            held.with_given_paths(&e.what),
-            held.with_given_paths(&e.hint),
-        )
+    let open = || {
+        Overlay::open(&options).map_err(|e| {
+            SetupError::new(
+                held.with_given_paths(&e.what),
+                held.with_given_paths(&e.hint),
+            )
+        })
     };
-    let (overlay, attached, warning) =
-        if ids.0 != 0 && held.belong_to(ids) && process::own_user_namespace_works() {
-            let undo = Undo::Outside(Outside::start(place.path())?);
-            let (attached, warning) = attach::by_program(place, look, undo)?;
-            match enter_namespace().and_then(|()| Overlay::open(&options).map_err(renamed)) {
-                Ok(overlay) => (overlay, attached, warning),
-                Err(e) => {
-                    attached.give_up();
-                    return Err(e);
-                }
+    let own = ids.0 != 0 && held.belong_to(ids) && process::own_user_namespace_works();
+    let (overlay, attached, owners) = if own {
+        let attached = target.attach_as_user(look, report)?;
+        match enter_namespace().and_then(|()| open()) {
+            Ok(overlay) => (overlay, attached, Owners::One),
+            Err(e) => {
+                attached.give_up();
+                return Err(e);
             }
-        } else {
-            let overlay = Overlay::open(&options).map_err(renamed)?;
-            let (attached, warning) = attach::by_program(place, look, Undo::Program)?;
-            (overlay, attached, warning)
-        };
-    warning.iter().for_each(|w| report.warn(w));
+        }
+    } else {
+        let overlay = open()?;
+        (overlay, target.attach_as_user(look, report)?, Owners::Any)
+    };
     warn_all(&overlay, report, |w| held.with_given_paths(w));
-    Ok((overlay, attached, Some(held)))
+    Ok(Parts {
+        overlay,
+        attached,
+        held: Some(held),
+        owners,
+    })
 }
 
 fn enter_namespace() -> Result<(), SetupError> {

@@ -11,6 +11,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use super::args::Acetate;
 use super::failure::Usage;
 use super::options::{Meaning, Reader};
 
@@ -217,12 +218,7 @@ impl Seen {
 /// `SOURCE DIR -o OPTS` or `-o OPTS DIR`, and not one of our commands.
 pub fn looks_like_a_mount(args: &[OsString]) -> bool {
     let has_o = args.iter().any(|a| a.as_bytes().starts_with(b"-o"));
-    let is_command = |word: &OsStr| {
-        matches!(
-            word.as_bytes(),
-            b"mount" | b"unmount" | b"umount" | b"fuse-overlayfs" | b"help"
-        )
-    };
+    let is_command = |word: &OsStr| word == "help" || Acetate::has_command(word);
     has_o && args.first().is_some_and(|first| !is_command(first))
 }
 

@@ -8,7 +8,10 @@ pub mod args;
 pub mod cmd;
 pub mod compat;
 pub mod failure;
+pub mod help;
+pub mod json;
 pub mod log;
+pub mod man;
 pub mod options;
 pub mod words;
 
@@ -62,8 +65,17 @@ fn own_main(words: &[OsString]) -> ExitCode {
             command: Command::Unmount(args),
         }) => cmd::unmount::run(&args),
         Ok(Acetate {
+            command: Command::Doctor(args),
+        }) => cmd::doctor::run(&args),
+        Ok(Acetate {
             command: Command::FuseOverlayfs { args },
         }) => compat_main(Dialect::FuseOverlayfs, &args),
+        Ok(Acetate {
+            command: Command::Completions { shell },
+        }) => cmd::completions::run(shell),
+        Ok(Acetate {
+            command: Command::Man { directory },
+        }) => cmd::man::run(&directory),
         Err(e) => {
             let code = if e.use_stderr() {
                 Codes::Own.usage()
@@ -80,11 +92,15 @@ fn own_main(words: &[OsString]) -> ExitCode {
 fn compat_main(dialect: Dialect, words: &[OsString]) -> ExitCode {
     match compat::parse(dialect, words) {
         Ok(Call::Help) => {
+            let flags = match dialect {
+                Dialect::Helper => help::HELPER_FLAGS,
+                Dialect::FuseOverlayfs | Dialect::MountFuse => help::OVERLAY_FLAGS,
+            };
             say(&format!(
-                "usage: {0} [-f] [-d] [-s] -o OPTIONS [SOURCE] MOUNTPOINT\n\n{1}\n\n\
-                 -f foreground, -d debug (and foreground), -s one event loop, -V version",
+                "usage: {0} [FLAGS] -o OPTIONS [SOURCE] MOUNTPOINT\n\nFlags:\n{1}\n{2}",
                 dialect.program(),
-                args::OPTION_HELP
+                help::listed(flags),
+                help::option_list()
             ));
             ExitCode::SUCCESS
         }

@@ -9,7 +9,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
-use crate::app::{Durability, LowerArg, MountFlags, Options, RedirectDir, XattrPermissions, Xino};
+use crate::app::{
+    Durability, HiddenFeatures, LowerArg, MountFlags, Options, RedirectDir, XattrPermissions, Xino,
+};
 
 use super::failure::Usage;
 use super::words::{Word, parse_map, parse_u32, path_of, split_lowers, split_words};
@@ -25,6 +27,10 @@ pub struct Meaning {
     pub contexts: Vec<(String, OsString)>,
     /// `fsname=`.
     pub source: Option<OsString>,
+    /// `fence=`: the daemon gives up what it does not need.
+    pub fence: bool,
+    /// What the kernel is not asked for.
+    pub hidden: HiddenFeatures,
     /// Words that nobody knows, as they were given.
     pub unknown: Vec<OsString>,
 }
@@ -36,6 +42,8 @@ impl Default for Meaning {
             flags: MountFlags::empty(),
             contexts: Vec::new(),
             source: None,
+            fence: true,
+            hidden: HiddenFeatures::default(),
             unknown: Vec::new(),
         }
     }
@@ -111,6 +119,9 @@ impl Reader {
                     key, word,
                 )?)))
             }
+            "kernel_features" => {
+                self.meaning.hidden = self.meaning.hidden.and(features(key, value(key, word)?)?)
+            }
             _ => return Ok(false),
         }
         Ok(true)
@@ -148,6 +159,7 @@ impl Reader {
     fn take_choice(&mut self, key: &str, word: &Word<'_>) -> Result<bool, Usage> {
         let options = &mut self.meaning.options;
         match key {
+            "fence" => self.meaning.fence = switch(key, word)?,
             "static_nlink" => options.static_nlink = switch(key, word)?,
             "noacl" => options.no_acl = switch(key, word)?,
             "writeback" => options.writeback = switch(key, word)?,
@@ -265,6 +277,16 @@ fn value<'a>(key: &str, word: &Word<'a>) -> Result<&'a [u8], Usage> {
         Usage::new(
             format!("the option {key} needs a value"),
             format!("write {key}=VALUE"),
+        )
+    })
+}
+
+/// The features to hide in a list of them; `from` is where it was given.
+pub fn features(from: &str, list: &[u8]) -> Result<HiddenFeatures, Usage> {
+    HiddenFeatures::parse(&String::from_utf8_lossy(list)).map_err(|why| {
+        Usage::new(
+            format!("{from}: {why}"),
+            format!("write for example {from}=4.18 or {from}=-openat2:-statx"),
         )
     })
 }

@@ -31,6 +31,7 @@ use crate::overlay::ops::remove::Target;
 use crate::overlay::ops::rename::How;
 use crate::overlay::{Caller, Entry, Errno, Overlay, Result};
 use crate::sys::Kind;
+use crate::sys::features::{self, Feature};
 
 /// The file system as fuser sees it.
 pub struct Adapter {
@@ -50,6 +51,7 @@ impl PrimeHandle {
 }
 
 /// Ends the mount when the event loops are over.
+#[derive(Clone)]
 pub struct ShutdownHandle(Arc<Shared>);
 
 impl ShutdownHandle {
@@ -110,6 +112,34 @@ impl Adapter {
     }
 }
 
+/// What the kernel offers, less what is hidden from us.
+fn offered(by_kernel: InitFlags) -> InitFlags {
+    let hideable = [
+        (Feature::ZeroOpen, InitFlags::FUSE_NO_OPEN_SUPPORT),
+        (Feature::ZeroOpendir, InitFlags::FUSE_NO_OPENDIR_SUPPORT),
+        (Feature::KillprivV2, InitFlags::FUSE_HANDLE_KILLPRIV_V2),
+        (Feature::CacheSymlinks, InitFlags::FUSE_CACHE_SYMLINKS),
+        (Feature::ParallelDirops, InitFlags::FUSE_PARALLEL_DIROPS),
+        (
+            Feature::Readdirplus,
+            InitFlags::FUSE_DO_READDIRPLUS.union(InitFlags::FUSE_READDIRPLUS_AUTO),
+        ),
+    ];
+    hideable
+        .into_iter()
+        .filter(|(f, _)| !features::allowed(*f))
+        .fold(by_kernel, |left, (_, flags)| left - flags)
+}
+
+/// Without `max_pages` in its INIT the kernel sends and takes 32 pages.
+fn max_write() -> u32 {
+    if features::allowed(Feature::MaxPages) {
+        MAX_WRITE
+    } else {
+        128 * 1024
+    }
+}
+
 fn caller(req: &Request) -> Caller {
     Caller {
         uid: req.uid(),
@@ -120,7 +150,7 @@ fn caller(req: &Request) -> Caller {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let offered = config.capabilities();
+        let offered = offered(config.capabilities());
         let mut want = InitFlags::FUSE_PARALLEL_DIROPS
             | InitFlags::FUSE_NO_OPEN_SUPPORT
             | InitFlags::FUSE_NO_OPENDIR_SUPPORT
@@ -143,7 +173,7 @@ impl Filesystem for Adapter {
         if let Err(refused) = config.add_capabilities(want & offered) {
             tracing::warn!(?refused, "the kernel refused capabilities");
         }
-        if let Err(most) = config.set_max_write(MAX_WRITE) {
+        if let Err(most) = config.set_max_write(max_write()) {
             tracing::debug!(most, "max_write");
         }
         if let Err(most) = config.set_max_background(64) {
@@ -538,7 +568,11 @@ impl Filesystem for Adapter {
         if self.no_opendir {
             return reply.error(errno(Errno::ENOSYS));
         }
-        let flags = FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR;
+        let mut flags = FopenFlags::FOPEN_KEEP_CACHE;
+        flags.set(
+            FopenFlags::FOPEN_CACHE_DIR,
+            features::allowed(Feature::CacheDir),
+        );
         reply.opened(FileHandle(0), flags);
     }
 
@@ -756,6 +790,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         self.shared.counters.count(Op::CopyFileRange);
+        if !features::allowed(Feature::FuseCopyRange) {
+            // The kernel copies through its page cache from then on.
+            return reply.error(errno(Errno::ENOSYS));
+        }
         let ends = self
             .shared
             .node(ino_in)

@@ -47,6 +47,10 @@ impl Place {
     /// Takes hold of a mount point.
     pub fn hold(path: &Path) -> Result<Self, SetupError> {
         let held = mount::hold_directory(path).map_err(|e| not_a_place(path, e))?;
+        // It can be opened and mounted over, but then stays below for ever.
+        if mount::is_dead(&held) {
+            return Err(not_a_place(path, Errno::ENOTCONN));
+        }
         // The kernel's own name for it, without symlinks; that is what
         // mountinfo shows and umount2 wants.
         let path = std::fs::read_link(process::path_of_descriptor(&held))
@@ -102,7 +106,8 @@ pub struct Attached {
     pub shape: RootShape,
     /// How it is taken away again.
     pub undo: Undo,
-    place: Place,
+    path: PathBuf,
+    held: Option<OwnedFd>,
     flags: MountFlags,
     hidden: Option<Hidden>,
 }
@@ -112,10 +117,10 @@ pub struct Attached {
 pub enum Undo {
     /// We may.
     Kernel,
-    /// fusermount3, run by this process.
-    Program,
-    /// fusermount3, run by a process outside our user namespace.
+    /// fusermount3, run by a process that was split off before: see there.
     Outside(Outside),
+    /// Whoever mounted it, and gave us the descriptor.
+    Giver,
 }
 
 /// Why mount(2) did not do it.
@@ -172,7 +177,8 @@ pub fn by_kernel(place: Place, look: &Look) -> Result<Attached, Refusal> {
             device,
             shape,
             undo: Undo::Kernel,
-            place,
+            path: place.path,
+            held: Some(place.held),
             flags: look.flags,
             hidden,
         }),
@@ -218,11 +224,9 @@ fn no_device(errno: Errno) -> SetupError {
 }
 
 /// Mounts by fusermount3, for an ordinary user. The second value is a warning.
-pub fn by_program(
-    place: Place,
-    look: &Look,
-    undo: Undo,
-) -> Result<(Attached, Option<String>), SetupError> {
+pub fn by_program(place: Place, look: &Look) -> Result<(Attached, Option<String>), SetupError> {
+    // Before the descriptor is there, and before anything is given away.
+    let undo = Undo::Outside(Outside::start(&place.path)?);
     let (uid, _) = process::effective_ids();
     let mut words: Vec<OsString> = vec![
         fusermount::word("fsname", &look.source),
@@ -244,7 +248,8 @@ pub fn by_program(
                 device,
                 shape: RootShape::Direct,
                 undo,
-                place,
+                path: place.path,
+                held: Some(place.held),
                 flags: look.flags,
                 hidden: None,
             };
@@ -275,7 +280,9 @@ fn refused_by_program(place: &Place, why: &str) -> SetupError {
     } else if why.contains("failed to access mountpoint") {
         "if something is mounted there already, unmount it first (acetate unmount)"
     } else if why.contains("Operation not permitted") {
-        "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or a container"
+        "fusermount3 must be setuid root (ls -l $(command -v fusermount3)) and not be held back by no_new_privs or by a \
+         container without CAP_SYS_ADMIN; there, `unshare -Urm` may help, or whoever started it mounts and hands the \
+         descriptor in as /dev/fd/N; `acetate doctor` says what this host allows"
     } else {
         "its own words say what it wants"
     };
@@ -286,6 +293,19 @@ fn refused_by_program(place: &Place, why: &str) -> SetupError {
         ),
         hint,
     )
+}
+
+/// A mount that somebody else made, by its descriptor of /dev/fuse.
+pub fn given(path: &Path, device: OwnedFd) -> Attached {
+    Attached {
+        device,
+        shape: RootShape::Direct,
+        undo: Undo::Giver,
+        path: path.to_owned(),
+        held: None,
+        flags: MountFlags::empty(),
+        hidden: None,
+    }
 }
 
 /// The words for fusermount3; dev and suid are not for ordinary users.
@@ -306,10 +326,9 @@ fn flag_words(flags: MountFlags) -> impl Iterator<Item = &'static str> {
 impl Attached {
     /// Splits off the descriptor: the rest knows how to show and to undo.
     pub fn into_parts(self) -> (OwnedFd, RootShape, Shown) {
-        let Place { path, held } = self.place;
         let shown = Shown {
-            path,
-            held: Some(held),
+            path: self.path,
+            held: self.held,
             flags: self.flags,
             undo: self.undo,
             device: None,
@@ -347,6 +366,9 @@ impl Shown {
     ///
     /// The session's loops must run: the kernel looks the name up.
     pub fn settle(&mut self, shape: RootShape) -> Result<(), SetupError> {
+        if matches!(self.undo, Undo::Giver) {
+            return Ok(());
+        }
         if let RootShape::Child(name) = shape {
             self.swap_root_for(name).map_err(|e| {
                 SetupError::new(
@@ -410,9 +432,14 @@ impl Shown {
         })
     }
 
-    /// The mount's path.
+    /// The mount's path, or the name of the descriptor that was given to us.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Who takes it away.
+    pub fn undone_by(&self) -> &Undo {
+        &self.undo
     }
 
     /// Takes the mount away: at once where nobody uses it, else out of sight.
@@ -423,12 +450,8 @@ impl Shown {
         }
         match &mut self.undo {
             Undo::Kernel => undo_by_kernel(&self.path, self.device),
-            Undo::Program => {
-                if fusermount::unmount(&self.path, mount::Detach::WhenIdle).is_err() {
-                    log_failure(fusermount::unmount(&self.path, mount::Detach::Now));
-                }
-            }
             Undo::Outside(outside) => outside.unmount(),
+            Undo::Giver => {}
         }
     }
 }

@@ -8,6 +8,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
 
 use crate::sys::mount::{self, Errno};
 use crate::sys::{self, process};
@@ -24,6 +25,7 @@ pub struct Hidden {
     wishes: Sender<Wish>,
     mounted: Receiver<sys::Result<()>>,
     cloned: Receiver<sys::Result<OwnedFd>>,
+    thread: JoinHandle<()>,
 }
 
 impl Hidden {
@@ -55,12 +57,13 @@ impl Hidden {
             .spawn(thread);
         let made = spawned
             .map_err(|e| Errno::from_io(&e))
-            .and_then(|_| ready.recv().unwrap_or(Err(Errno::EIO)));
+            .and_then(|thread| ready.recv().unwrap_or(Err(Errno::EIO)).map(|()| thread));
         match made {
-            Ok(()) => Some(Hidden {
+            Ok(thread) => Some(Hidden {
                 wishes,
                 mounted,
                 cloned,
+                thread,
             }),
             Err(e) => {
                 tracing::debug!("no mount namespace for the hidden root: {e}");
@@ -81,11 +84,17 @@ impl Hidden {
         Ok(self)
     }
 
-    /// A clone of what `path` shows in the namespace, which then ends.
+    /// A clone of what `path` shows in the namespace, which then ends; so does
+    /// the thread, which has every right that the process was given.
     pub fn clone_tree(self, path: &Path) -> sys::Result<OwnedFd> {
         self.wishes
             .send(Wish::Clone(path.to_owned()))
             .map_err(|_| Errno::EIO)?;
-        self.cloned.recv().unwrap_or(Err(Errno::EIO))
+        let tree = self.cloned.recv().unwrap_or(Err(Errno::EIO));
+        drop(self.wishes);
+        if self.thread.join().is_err() {
+            tracing::warn!("the mounting thread ended unexpectedly");
+        }
+        tree
     }
 }

@@ -8,16 +8,26 @@ use std::thread::JoinHandle;
 use fuser::{Config, Session, SessionACL};
 
 use crate::overlay::setup::SetupError;
-use crate::sys::signal;
+use crate::sys::{Errno, process, signal};
 
-use super::adapter::{Adapter, PrimeHandle, RootShape};
-use super::attach::Shown;
+use super::adapter::{Adapter, PrimeHandle, RootShape, ShutdownHandle};
+use super::attach::{Shown, Undo};
+use super::fence::Fence;
 
 /// Event loops when nobody asked for a number.
 fn default_threads() -> usize {
     std::thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(2, 4)
+}
+
+/// How a mount is served.
+#[derive(Debug)]
+pub struct Manner {
+    /// How many event loops; `None` lets us choose.
+    pub threads: Option<usize>,
+    /// What the daemon gives away, if anything.
+    pub fence: Option<Fence>,
 }
 
 /// Serves a mount until it is unmounted.
@@ -31,18 +41,25 @@ pub fn serve(
     device: OwnedFd,
     shape: RootShape,
     shown: Shown,
-    threads: Option<usize>,
+    manner: Manner,
     ready: impl FnOnce() -> bool,
 ) -> Result<(), SetupError> {
     let prime = adapter.prime_handle();
     let shutdown = adapter.shutdown_handle();
     let shown = Arc::new(Mutex::new(shown));
-    let started = start_loops(adapter, device, threads).inspect_err(|_| undo(&shown))?;
-    watch_signals(Arc::clone(&shown));
+    let fence = manner.fence.map(Arc::new);
+    if let Some(fence) = &fence {
+        fence.rights();
+    }
+    let started =
+        start_loops(adapter, device, manner.threads, fence.clone()).inspect_err(|_| {
+            undo(&shown);
+        })?;
+    watch_signals(Arc::clone(&shown), shutdown.clone());
 
-    let settled = settle(&shown, shape, &prime);
-    if settled.is_err() || !ready() {
-        undo(&shown);
+    let settled = settle(&shown, shape, &prime, fence.as_deref());
+    if (settled.is_err() || !ready()) && undo(&shown) == Undone::NotOurs {
+        end_served(&shutdown);
     }
     let ended = started.join();
     if matches!(ended, Ok(Err(_)) | Err(_)) {
@@ -75,22 +92,33 @@ fn start_loops(
     adapter: Adapter,
     device: OwnedFd,
     threads: Option<usize>,
+    fence: Option<Arc<Fence>>,
 ) -> Result<JoinHandle<std::io::Result<()>>, SetupError> {
     let mut config = Config::default();
     config.n_threads = Some(threads.unwrap_or_else(default_threads).max(1));
     // Who may come in is the kernel's to decide (allow_other,
     // default_permissions); fuser's own check would refuse other users.
     config.acl = SessionACL::All;
-    let failed = |e: std::io::Error| {
-        SetupError::new(
+    let failed = |e: std::io::Error| match e.raw_os_error().map(Errno::from_raw) {
+        // fuse_get_dev(): only a descriptor from elsewhere can be such a one.
+        Some(Errno::EPERM) => SetupError::new(
+            "nothing is mounted with the descriptor of /dev/fuse that was given as mount point",
+            "mount(2) comes first, with fd=N in its data, then acetate with /dev/fd/N as mount point",
+        ),
+        _ => SetupError::new(
             format!("the kernel and acetate did not agree on how to speak FUSE: {e}"),
             "the log (-f -d) says more",
-        )
+        ),
     };
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
     std::thread::Builder::new()
         .name("session".to_owned())
-        .spawn(move || session.run())
+        .spawn(move || {
+            if let Some(fence) = fence {
+                fence.paths();
+            }
+            session.run()
+        })
         .map_err(|e| {
             SetupError::new(
                 format!("no thread could be started: {e}"),
@@ -99,12 +127,23 @@ fn start_loops(
         })
 }
 
-fn settle(shown: &Mutex<Shown>, shape: RootShape, prime: &PrimeHandle) -> Result<(), SetupError> {
+fn settle(
+    shown: &Mutex<Shown>,
+    shape: RootShape,
+    prime: &PrimeHandle,
+    fence: Option<&Fence>,
+) -> Result<(), SetupError> {
     let mut shown = shown
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     shown.settle(shape)?;
-    prime_mount(shown.path())?;
+    if let Some(fence) = fence {
+        fence.calls(matches!(shown.undone_by(), Undo::Kernel));
+    }
+    // Where somebody else mounted it, we cannot know where.
+    if !matches!(shown.undone_by(), Undo::Giver) {
+        prime_mount(shown.path())?;
+    }
     prime.done();
     tracing::info!("serving {}", shown.path().display());
     Ok(())
@@ -127,16 +166,41 @@ fn prime_mount(root: &Path) -> Result<(), SetupError> {
     Ok(())
 }
 
-fn undo(shown: &Mutex<Shown>) {
-    shown
+/// Whether the mount was ours to take away.
+#[derive(PartialEq, Eq)]
+enum Undone {
+    Tried,
+    NotOurs,
+}
+
+fn undo(shown: &Mutex<Shown>) -> Undone {
+    let mut shown = shown
         .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .undo();
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    if matches!(shown.undone_by(), Undo::Giver) {
+        return Undone::NotOurs;
+    }
+    shown.undo();
+    Undone::Tried
+}
+
+/// Ends the process while the mount is still there: its users get ENOTCONN
+/// until whoever mounted it takes it away.
+fn end_served(shutdown: &ShutdownHandle) {
+    let status = match shutdown.finish() {
+        Ok(()) => 0,
+        Err(e) => {
+            tracing::error!("the upper layer could not be synced to disk at the end: {e}");
+            1
+        }
+    };
+    process::leave(status)
 }
 
 /// The first SIGTERM or SIGINT unmounts; the session ends when the last user
-/// is gone. The second ends the process.
-fn watch_signals(shown: Arc<Mutex<Shown>>) {
+/// is gone. The second ends the process. Where the mount is not ours to take
+/// away, the first one writes everything to disk and ends the process.
+fn watch_signals(shown: Arc<Mutex<Shown>>, shutdown: ShutdownHandle) {
     let watch = move || {
         let mut asked = false;
         while let Some(signal) = signal::wait_for_end() {
@@ -147,8 +211,12 @@ fn watch_signals(shown: Arc<Mutex<Shown>>) {
             tracing::info!("signal {signal}: unmounting");
             // On a thread of its own, so that the second signal is heard even
             // if this hangs.
-            let shown = Arc::clone(&shown);
-            best_effort_thread("unmount", move || undo(&shown));
+            let (shown, shutdown) = (Arc::clone(&shown), shutdown.clone());
+            best_effort_thread("unmount", move || {
+                if undo(&shown) == Undone::NotOurs {
+                    end_served(&shutdown);
+                }
+            });
         }
     };
     // Without the thread the mount works; it only cannot be ended by a signal.

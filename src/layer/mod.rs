@@ -11,6 +11,7 @@ pub mod disguise;
 pub mod mark;
 pub mod reserved;
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -42,12 +43,16 @@ pub struct Layer {
     pub disguised: bool,
     /// Whether mounts below the root are entered.
     pub cross: Cross,
+    /// Where they are, and the layer is no clone: the mounts there were when it was
+    /// opened. Later ones, our own and those that show us, are not entered, or a
+    /// request could wait for itself.
+    pub entered: Option<HashSet<u64>>,
     /// UUID of its file system, for origin xattrs.
     pub uuid: [u8; 16],
     /// The directories above its root, as the user's path led to it.
     pub above: Vec<ObjectId>,
-    /// Another layer's file system has the same UUID (cloned images): handles do
-    /// not tell their objects apart.
+    /// Another layer's file system has the same UUID (cloned images), or it is a
+    /// FUSE one: handles do not tell its objects apart.
     pub ambiguous: bool,
 }
 
@@ -89,12 +94,15 @@ impl Layer {
         let mut fd = dir::open_root(path)?;
         // Asked before a clone is taken: there is nothing above that one's root.
         let above = ancestors(&Arc::new(crate::sys::file::duplicate(fd.as_fd())?));
+        let mut entered = None;
         let cross = match how {
             // With `Follow` too: what is mounted later, our own mount and others
             // that show us among it, must never be met (no circle can close).
             Hold::Lower(cross) => {
-                if let Ok(clone) = crate::sys::dir::clone_mount(fd.as_fd(), cross) {
-                    fd = clone;
+                match dir::clone_mount(fd.as_fd(), cross) {
+                    Ok(clone) => fd = clone,
+                    Err(_) if cross == Cross::Follow => entered = Some(mounts_now()),
+                    Err(_) => {}
                 }
                 cross
             }
@@ -105,7 +113,10 @@ impl Layer {
         if root_stat.kind() != Kind::Dir {
             return Err(Errno::ENOTDIR);
         }
-        let uuid = crate::sys::file::fs_uuid(root.as_fd());
+        let uuid = crate::sys::uuid::of_file_system(root.as_fd());
+        // A FUSE handle is the number that the server gave for this mount's life:
+        // another file may have it in the next.
+        let ambiguous = crate::sys::mount::is_fuse(root.as_fd());
         Ok(Layer {
             id,
             root,
@@ -114,9 +125,10 @@ impl Layer {
             data_only: false,
             disguised: false,
             cross,
+            entered,
             uuid,
             above,
-            ambiguous: false,
+            ambiguous,
         })
     }
 
@@ -147,7 +159,7 @@ impl Layer {
         if stat.is_whiteout() {
             return Ok(Probe::Whiteout);
         }
-        let mount_point = self.cross == Cross::Refuse && self.foreign(&stat);
+        let mount_point = self.shut(&stat);
         let spot = Spot::at(dir.clone(), name.clone());
         let kind = stat.kind();
         let mut marks = if mount_point {
@@ -179,10 +191,34 @@ impl Layer {
         s.mnt_id != self.root_stat.mnt_id
     }
 
+    /// Whether a stat is of a mount that is not entered.
+    fn shut(&self, s: &Stat) -> bool {
+        match (self.cross, &self.entered) {
+            (Cross::Refuse, _) => self.foreign(s),
+            (Cross::Follow, Some(entered)) => self.foreign(s) && !entered.contains(&s.mnt_id),
+            (Cross::Follow, None) => false,
+        }
+    }
+
     /// Opens a subdirectory as O_PATH. A mount point gives EXDEV.
     pub fn open_dir(&self, dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd> {
-        dir::open_dir_at(dir, name, self.cross)
+        let fd = dir::open_dir_at(dir, name, self.cross)?;
+        if self.entered.is_some() && self.shut(&crate::sys::stat::of_descriptor(fd.as_fd())?) {
+            return Err(Errno::EXDEV);
+        }
+        Ok(fd)
     }
+}
+
+/// The mounts there are, FUSE's apart: an ordinary user's own is made before the
+/// layers are opened.
+fn mounts_now() -> HashSet<u64> {
+    crate::sys::mountinfo::read()
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|line| !line.fstype.starts_with("fuse"))
+        .map(|line| line.id)
+        .collect()
 }
 
 /// Whether `dir` holds `.wh.NAME`. A name too long for the prefix has none.

@@ -40,6 +40,7 @@ pub mod setup;
 pub mod stack;
 pub mod upper;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -60,6 +61,13 @@ pub struct Caller {
     pub uid: u32,
     pub gid: u32,
     pub pid: u32,
+}
+
+impl Caller {
+    /// Whether one of its supplementary groups is this one.
+    fn in_group(self, gid: u32) -> bool {
+        crate::sys::cred::in_group(self.pid, (self.uid, self.gid), gid)
+    }
 }
 
 /// Attributes as the view shows them.
@@ -117,6 +125,16 @@ impl Overlay {
     /// What a person should be told once, at the mount.
     pub fn warnings(&self) -> Vec<String> {
         self.settings.warnings.clone()
+    }
+
+    /// The directories below which requests reach; true where they also write.
+    pub fn places(&self) -> impl Iterator<Item = (Arc<OwnedFd>, bool)> + '_ {
+        let lowers = self.stack.lowers.iter().map(|l| (l.root.clone(), false));
+        let upper = self.stack.upper.iter().flat_map(|u| {
+            let own = [&u.layer.root, &u.work].into_iter().chain(&u.index);
+            own.map(|fd| (Arc::clone(fd), true))
+        });
+        lowers.chain(upper)
     }
 
     /// Whether POSIX ACLs are enforced.

@@ -22,9 +22,9 @@ use super::options::{Durability, Options, XattrPermissions, Xino};
 use super::orphan::Orphans;
 use super::setup::SetupError;
 use super::stack::{Settings, Stack};
-use super::upper::{Namespace, Upper, work};
+use super::upper::{Namespace, Upper, index, work};
 use crate::idmap::IdMap;
-use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque, Origin};
+use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque};
 use crate::layer::{Hold, Layer, LayerId, UPPER, acl};
 use crate::sys::dir::Cross;
 use crate::sys::probe::WhiteoutKind;
@@ -49,7 +49,11 @@ impl Overlay {
         let mut lowers = open_lowers(options)?;
         let mut upper = None;
         match (&options.upper, options.read_only) {
-            (Some(u), false) => upper = Some(open_upper(options, u, &lowers, &mut warnings)?),
+            (Some(u), false) => {
+                let u = open_upper(options, u, &lowers, &mut warnings)?;
+                share_uuid(&u.layer, &mut lowers);
+                upper = Some(u);
+            }
             (Some(u), true) => {
                 // Read-only: the upper is but the uppermost layer.
                 let l = open_lower(0, u, options)?;
@@ -240,7 +244,7 @@ fn finish_upper(
         _ => {
             let fd = work::open_or_make(work_dir.root.as_fd(), b"index")?;
             drop_default_acl(&fd);
-            claim_index(&fd, &layer, namespace)?;
+            layer.uuid = index::claim(&fd, &layer, namespace)?;
             Some(fd)
         }
     };
@@ -250,6 +254,9 @@ fn finish_upper(
     let disguise = options.xattr_permissions;
     // The upper takes a write before the mount says that it does.
     let whiteouts = probe::whiteout_kind(work.as_fd())?;
+    if whiteouts == WhiteoutKind::Xattr && namespace == Namespace::None {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let is_char = whiteouts == WhiteoutKind::CharDevice;
     let upper = Upper {
         rename_whiteout: is_char && probe::rename_whiteout(work.as_fd()).unwrap_or(false),
@@ -260,6 +267,7 @@ fn finish_upper(
         index,
         durability: options.durability,
         disguise,
+        squashed: options.squash_uid.is_some() && options.squash_gid.is_some(),
         counter: AtomicU64::new(1),
         layer,
         work,
@@ -269,34 +277,6 @@ fn finish_upper(
         work::mark_volatile(upper.work.as_fd())?;
     }
     Ok(upper)
-}
-
-/// An index belongs to one upper: anchors of another one (a work directory used
-/// again with a fresh upper) would show that one's content. See ovl_verify_upper().
-fn claim_index(index: &Arc<OwnedFd>, upper: &Layer, namespace: Namespace) -> Result<()> {
-    let root = Spot::fd(upper.root.clone());
-    let handle = crate::sys::handle::of(&root).ok();
-    let ours = handle.and_then(|handle| {
-        Origin {
-            uuid: upper.uuid,
-            handle,
-        }
-        .encode_upper()
-    });
-    let ours = ours.unwrap_or_else(|| {
-        let s = &upper.root_stat;
-        format!("acetate {} {}", s.dev, s.ino).into_bytes()
-    });
-    let Some(name) = namespace.name("upper") else {
-        return Ok(());
-    };
-    let spot = Spot::fd(index.clone());
-    match xattr::get(&spot, name.as_bytes())? {
-        Some(v) if v == ours => return Ok(()),
-        Some(_) => work::sweep(index)?,
-        None => {}
-    }
-    xattr::set(&spot, name.as_bytes(), &ours, 0)
 }
 
 fn tell_limits(upper: &Upper, path: &Path, warnings: &mut Vec<String>) {
@@ -454,12 +434,21 @@ fn find_namespace(work: &Arc<OwnedFd>, user_only: bool) -> Namespace {
     }
 }
 
+/// The UUID of the upper is what its index says; that of its file system, for all.
+fn share_uuid(upper: &Layer, lowers: &mut [Layer]) {
+    for l in lowers {
+        if l.root_stat.dev == upper.root_stat.dev {
+            l.uuid = upper.uuid;
+        }
+    }
+}
+
 /// Finds lowers on different file systems with one UUID (or none): the kernel
 /// does without their handles too (ovl_lower_uuid_ok() in fs/overlayfs/super.c).
 fn mark_ambiguous(lowers: &mut [Layer]) {
     let seen: Vec<([u8; 16], u64)> = lowers.iter().map(|l| (l.uuid, l.root_stat.dev)).collect();
     for l in lowers {
-        l.ambiguous = seen
+        l.ambiguous |= seen
             .iter()
             .any(|(uuid, dev)| *uuid == l.uuid && *dev != l.root_stat.dev);
     }

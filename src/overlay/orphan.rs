@@ -20,6 +20,8 @@ enum Kept {
     Fd(Arc<OwnedFd>),
     /// Under a name in the work directory.
     Aside(Name),
+    /// It is on its way there: at this name, or still where it was.
+    Moving(Name),
 }
 
 /// All of them.
@@ -48,16 +50,24 @@ impl Orphans {
         self.kept.insert(ino, Kept::Fd(fd));
     }
 
+    /// Notes where one will stand, before it is moved: whoever looks for it
+    /// meanwhile must find it at the one place or the other.
+    pub fn moves_aside(&self, ino: u64, name: Name) {
+        self.kept.insert(ino, Kept::Moving(name));
+    }
+
     /// Notes that one stands aside in the work directory.
     pub fn keep_aside(&self, ino: u64, name: Name) {
         self.kept.insert(ino, Kept::Aside(name));
     }
 
-    /// Where one stands; `None` for a lower object, which stays where it is.
+    /// Where one stands, or may stand by now; `None` for a lower object, which stays where it is.
     pub fn spot(&self, upper: Option<&Upper>, ino: u64) -> Option<Spot> {
         match self.kept.get(&ino)?.value() {
             Kept::Fd(fd) => Some(Spot::fd(fd.clone())),
-            Kept::Aside(name) => Some(Spot::at(upper?.work.clone(), name.clone())),
+            Kept::Aside(name) | Kept::Moving(name) => {
+                Some(Spot::at(upper?.work.clone(), name.clone()))
+            }
         }
     }
 
@@ -75,7 +85,7 @@ impl Orphans {
 
     /// Lets one go.
     pub fn remove(&self, upper: Option<&Upper>, ino: u64) {
-        if let Some((_, Kept::Aside(name))) = self.kept.remove(&ino) {
+        if let Some((_, Kept::Aside(name) | Kept::Moving(name))) = self.kept.remove(&ino) {
             best_effort("remove an orphan", remove_aside(upper, &name));
         }
     }

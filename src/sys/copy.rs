@@ -3,6 +3,8 @@
 
 use std::os::fd::BorrowedFd;
 
+use super::features::{self, Feature};
+use super::stat::stat_at;
 use super::{Errno, Result, file};
 
 /// How much one copy_file_range(2) is asked for: long enough to be cheap,
@@ -15,7 +17,7 @@ pub fn clone_data(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, size: u64) -> Result
     if size == 0 {
         return Ok(());
     }
-    if rustix::fs::ioctl_ficlone(dst, src).is_ok() {
+    if features::allowed(Feature::Reflink) && rustix::fs::ioctl_ficlone(dst, src).is_ok() {
         return file::truncate(dst, size);
     }
     // The length first: trailing holes need nothing more.
@@ -42,6 +44,9 @@ pub fn clone_data(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, size: u64) -> Result
 
 fn copy_run(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
     let (mut off_in, mut off_out) = (start, start);
+    if !kernel_copies(src, dst)? {
+        return copy_by_hand(src, dst, start, end);
+    }
     while off_in < end {
         let want = usize::try_from((end - off_in).min(STEP)).unwrap_or(1 << 20);
         match rustix::fs::copy_file_range(src, Some(&mut off_in), dst, Some(&mut off_out), want) {
@@ -87,8 +92,25 @@ fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) 
 
 /// copy_file_range(2) between two open files, once; a short count is an answer.
 pub fn copy_range(src: (BorrowedFd<'_>, u64), dst: (BorrowedFd<'_>, u64), len: u64) -> Result<u64> {
+    if !kernel_copies(src.0, dst.0)? {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let (mut i, mut o) = (src.1, dst.1);
     let want = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
-    let n = rustix::fs::copy_file_range(src.0, Some(&mut i), dst.0, Some(&mut o), want)?;
-    Ok(n as u64)
+    match rustix::fs::copy_file_range(src.0, Some(&mut i), dst.0, Some(&mut o), want) {
+        // The layers' business, not the caller's, who sees one file system: this
+        // answer makes the kernel's FUSE client copy by itself (before 5.3 and
+        // EXDEV alike, that one did not).
+        Err(rustix::io::Errno::XDEV | rustix::io::Errno::NOSYS) => Err(Errno::EOPNOTSUPP),
+        r => Ok(r? as u64),
+    }
+}
+
+/// Whether copy_file_range(2) is to be tried. Only a feature that was hidden, or
+/// missed, makes this ask the files.
+fn kernel_copies(src: BorrowedFd<'_>, dst: BorrowedFd<'_>) -> Result<bool> {
+    if !features::allowed(Feature::CopyRange) {
+        return Ok(false);
+    }
+    Ok(features::allowed(Feature::CopyAcross) || stat_at(src, b"")?.dev == stat_at(dst, b"")?.dev)
 }

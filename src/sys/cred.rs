@@ -7,6 +7,7 @@
 //! fs_struct (unshare(CLONE_FS), no privilege needed).
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Errno, Result};
 
@@ -32,8 +33,20 @@ struct CapData {
 
 const CAP_V3: u32 = 0x2008_0522;
 
+/// Set once the kernel leaves the effective set alone: see [`effective_set_stays`].
+static STAYS: AtomicBool = AtomicBool::new(false);
+
+/// Tells that SECBIT_NO_SETUID_FIXUP is set on this thread and all that will
+/// create: two system calls less for each change of owner.
+pub(super) fn effective_set_stays() {
+    STAYS.store(true, Ordering::Relaxed);
+}
+
 /// Puts every permitted capability of this thread into its effective set.
 fn raise_effective() {
+    if STAYS.load(Ordering::Relaxed) {
+        return;
+    }
     let mut h = CapHeader {
         version: CAP_V3,
         pid: 0,
@@ -135,12 +148,14 @@ pub fn set_umask(mask: u32) -> Result<()> {
     Ok(())
 }
 
-/// Whether `pid` (of the requester) is in group `gid` by its supplementary
-/// groups; false where /proc does not tell.
-pub fn in_group(pid: u32, gid: u32) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
-        return false;
-    };
+/// Whether the requester, process `pid` of user and group `ids`, is in group
+/// `gid` by its supplementary groups; false where /proc does not tell.
+pub fn in_group(pid: u32, ids: (u32, u32), gid: u32) -> bool {
+    let tells = || std::fs::read_to_string(format!("/proc/{pid}/status")).ok();
+    // With hidepid= only the user's own processes may look, and root's with a
+    // capability that we have given away.
+    let as_the_user = || create_as(ids.0, ids.1).ok().and_then(|()| tells());
+    let text = tells().or_else(as_the_user).unwrap_or_default();
     text.lines()
         .find_map(|l| l.strip_prefix("Groups:"))
         .is_some_and(|g| g.split_whitespace().any(|w| w.parse() == Ok(gid)))

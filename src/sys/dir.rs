@@ -3,10 +3,10 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 
+use super::features::{self, Feature};
 use super::stat::{Kind, Stat, stat_at};
 use super::{Errno, Result};
 
@@ -20,10 +20,6 @@ pub struct Dirent {
     /// The type; `None` where the file system does not say (DT_UNKNOWN).
     pub kind: Option<Kind>,
 }
-
-/// Set once openat2(2) was refused (kernels before 5.6: ENOSYS; seccomp
-/// filters: EPERM): each component is then opened alone and checked.
-static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 /// Opens a directory of the user's by its path (symlinks followed: podman's
 /// layers are symlinks).
@@ -46,15 +42,17 @@ pub fn open_dir_at(dir: BorrowedFd<'_>, name: &[u8], cross: Cross) -> Result<Own
     if cross == Cross::Follow {
         return Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?);
     }
-    if !NO_OPENAT2.load(Ordering::Relaxed) {
+    if features::allowed(Feature::Openat2) {
         let resolve = ResolveFlags::BENEATH
             | ResolveFlags::NO_XDEV
             | ResolveFlags::NO_SYMLINKS
             | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve) {
             Ok(fd) => return Ok(fd),
+            // Kernels before 5.6, seccomp filters: the one component is opened
+            // and checked.
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {
-                NO_OPENAT2.store(true, Ordering::Relaxed)
+                features::is_missing(Feature::Openat2);
             }
             // EAGAIN: a rename or mount elsewhere raced with the check.
             Err(rustix::io::Errno::AGAIN) => {}
@@ -168,6 +166,9 @@ pub fn mkdir(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<()> {
 /// Makes a file, FIFO, socket or device node. `rdev` is (major, minor).
 pub fn mknod(dir: BorrowedFd<'_>, name: &[u8], mode: u32, rdev: (u32, u32)) -> Result<()> {
     let t = FileType::from_raw_mode(mode);
+    if t == FileType::CharacterDevice && rdev == (0, 0) && !whiteouts_allowed() {
+        return Err(Errno::EPERM);
+    }
     let dev = rustix::fs::makedev(rdev.0, rdev.1);
     Ok(rustix::fs::mknodat(
         dir,
@@ -176,6 +177,12 @@ pub fn mknod(dir: BorrowedFd<'_>, name: &[u8], mode: u32, rdev: (u32, u32)) -> R
         Mode::from_raw_mode(mode & 0o7777),
         dev,
     )?)
+}
+
+/// Before Linux 5.8 a whiteout was a device like any other: for CAP_MKNOD in the
+/// initial user namespace.
+fn whiteouts_allowed() -> bool {
+    features::allowed(Feature::UserWhiteout) || super::process::may_make_devices()
 }
 
 /// Makes a symlink.
@@ -196,6 +203,9 @@ pub fn create_file(dir: BorrowedFd<'_>, name: &[u8], mode: u32) -> Result<OwnedF
 
 /// Makes a regular file without a name in `dir`'s file system (O_TMPFILE).
 pub fn create_unnamed(dir: BorrowedFd<'_>, mode: u32) -> Result<OwnedFd> {
+    if !features::allowed(Feature::UnnamedFile) {
+        return Err(Errno::EOPNOTSUPP);
+    }
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(
         dir,
@@ -240,7 +250,15 @@ pub fn rename(
         }
         Rename::NoReplace => RenameFlags::NOREPLACE,
         Rename::Exchange => RenameFlags::EXCHANGE,
-        Rename::Whiteout => RenameFlags::WHITEOUT,
+        Rename::Whiteout => {
+            if !features::allowed(Feature::RenameWhiteout) {
+                return Err(Errno::EINVAL);
+            }
+            if !whiteouts_allowed() {
+                return Err(Errno::EPERM);
+            }
+            RenameFlags::WHITEOUT
+        }
     };
     Ok(rustix::fs::renameat_with(
         from.0, from.1, to.0, to.1, flags,
@@ -262,9 +280,11 @@ pub fn link(from: (BorrowedFd<'_>, &[u8]), to: (BorrowedFd<'_>, &[u8])) -> Resul
 pub fn link_fd(fd: BorrowedFd<'_>, to: (BorrowedFd<'_>, &[u8])) -> Result<()> {
     // AT_EMPTY_PATH needs CAP_DAC_READ_SEARCH (or, since 6.10, the opener's own
     // credentials); the way through /proc needs neither.
-    match rustix::fs::linkat(fd, "", to.0, to.1, AtFlags::EMPTY_PATH) {
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
-        r => return Ok(r?),
+    if features::allowed(Feature::LinkOwnFile) {
+        match rustix::fs::linkat(fd, "", to.0, to.1, AtFlags::EMPTY_PATH) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::PERM | rustix::io::Errno::INVAL) => {}
+            r => return Ok(r?),
+        }
     }
     let path =
         CString::new(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(|_| Errno::EINVAL)?;
@@ -289,6 +309,9 @@ pub fn fsync_dir(dir: BorrowedFd<'_>) -> Result<()> {
 /// times where the kernel lets us (mount_setattr(2), Linux 5.12).
 pub fn clone_mount(dir: BorrowedFd<'_>, cross: Cross) -> Result<OwnedFd> {
     use rustix::mount::OpenTreeFlags;
+    if !features::allowed(Feature::OpenTree) {
+        return Err(Errno::ENOSYS);
+    }
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -304,6 +327,9 @@ pub fn clone_mount(dir: BorrowedFd<'_>, cross: Cross) -> Result<OwnedFd> {
 
 /// mount_setattr(2) on a mount and all below it.
 fn set_mount_attr(mount: &OwnedFd, set: u64) -> Result<()> {
+    if !features::allowed(Feature::MountSetattr) {
+        return Err(Errno::ENOSYS);
+    }
     let atime = if set == libc::MOUNT_ATTR_NOATIME {
         libc::MOUNT_ATTR__ATIME
     } else {

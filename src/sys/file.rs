@@ -153,31 +153,6 @@ pub fn set_fs_xattr(fd: BorrowedFd<'_>, v: &[u8; FSXATTR_LEN]) -> Result<()> {
     if r < 0 { Err(Errno::last()) } else { Ok(()) }
 }
 
-/// The file system's UUID (FS_IOC_GETFSUUID, Linux 6.9), else zeros.
-pub fn fs_uuid(fd: BorrowedFd<'_>) -> [u8; 16] {
-    #[repr(C)]
-    struct FsUuid2 {
-        len: u8,
-        uuid: [u8; 16],
-    }
-    // _IOR(0x15, 0, struct fsuuid2), include/uapi/linux/fs.h
-    const FS_IOC_GETFSUUID: libc::Ioctl = (2 << 30) | (17 << 16) | (0x15 << 8);
-    let Ok(readable) = super::dir::open_readable(fd) else {
-        return [0; 16];
-    };
-    let mut u = FsUuid2 {
-        len: 0,
-        uuid: [0; 16],
-    };
-    // SAFETY: the kernel writes at most sizeof(struct fsuuid2) = 17 bytes.
-    let r = unsafe { libc::ioctl(readable.as_raw_fd(), FS_IOC_GETFSUUID, &mut u) };
-    if r == 0 && u.len == 16 {
-        u.uuid
-    } else {
-        [0; 16]
-    }
-}
-
 /// A second descriptor for the same open description.
 pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)

@@ -10,6 +10,8 @@
 pub mod copy;
 pub mod cred;
 pub mod dir;
+pub mod features;
+pub mod fence;
 pub mod file;
 pub mod fusermount;
 pub mod handle;
@@ -21,6 +23,7 @@ pub mod process;
 pub mod signal;
 pub mod spot;
 pub mod stat;
+pub mod uuid;
 pub mod xattr;
 
 pub use name::{Name, valid_name};
@@ -46,6 +49,7 @@ macro_rules! errnos {
 errnos!(
     E2BIG,
     EACCES,
+    EAGAIN,
     EBADF,
     EBUSY,
     EDQUOT,

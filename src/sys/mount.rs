@@ -1,12 +1,13 @@
 //! mount(2) and its younger relatives, for a FUSE file system.
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub use super::Errno;
 use super::Result;
+use super::features::{self, Feature};
 use rustix::fs::{CWD, Mode, OFlags};
 pub use rustix::mount::MountFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
@@ -30,6 +31,52 @@ pub fn open_fuse_device() -> Result<OwnedFd> {
         OFlags::RDWR | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// Major and minor number of /dev/fuse.
+pub const FUSE_DEVICE: (u32, u32) = (10, 229);
+
+/// Major and minor number of a device, of its `st_rdev`.
+pub fn numbers_of_device(rdev: u64) -> (u32, u32) {
+    (rustix::fs::major(rdev), rustix::fs::minor(rdev))
+}
+
+/// Reads one request from /dev/fuse; EAGAIN where there is none.
+pub fn read_request(device: &OwnedFd) -> Result<Vec<u8>> {
+    rustix::fs::fcntl_setfl(device, OFlags::NONBLOCK)?;
+    // FUSE_MIN_READ_BUFFER, and more than any INIT.
+    let mut request = vec![0; 64 << 10];
+    let n = rustix::io::read(device, &mut request)?;
+    request.truncate(n);
+    Ok(request)
+}
+
+/// Takes over a descriptor of /dev/fuse that the caller left open for us; `None`
+/// where the number is something else's.
+pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
+    // SAFETY: asks what the number is; EBADF where it is nothing.
+    let shown = unsafe { BorrowedFd::borrow_raw(number.max(0)) };
+    let stat = rustix::fs::fstat(shown).ok()?;
+    let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    if !is_device || numbers_of_device(stat.st_rdev) != FUSE_DEVICE {
+        return None;
+    }
+    // SAFETY: it was open when this program started and is named on its command
+    // line, so nothing in here owns it; it is asked for once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Whether a directory is of a FUSE file system.
+pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(directory).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
+/// Whether a held directory is of a FUSE mount whose process has ended.
+pub fn is_dead(directory: &OwnedFd) -> bool {
+    matches!(
+        rustix::fs::fstatfs(directory),
+        Err(rustix::io::Errno::NOTCONN)
+    )
 }
 
 /// Opens a directory without reading from it: its place is held from now on,
@@ -60,6 +107,9 @@ pub fn mount_fuse(
 /// Whether a mount can be cloned and moved here (Linux 5.2, and no filter in
 /// the way). `place` is any directory.
 pub fn can_move_mounts(place: &OwnedFd) -> bool {
+    if !features::allowed(Feature::OpenTree) {
+        return false;
+    }
     let clone = open_tree(place.as_fd(), OsStr::new(""));
     // EINVAL: the call is there, this one mount may not be cloned; ours may.
     if !matches!(clone, Ok(_) | Err(Errno::EINVAL)) {

@@ -21,6 +21,8 @@ pub struct MountLine {
     pub fstype: String,
     /// What was given as source.
     pub source: OsString,
+    /// The file system's own words, as in `rw,hidepid=invisible`.
+    pub settings: String,
 }
 
 /// Reads the mounts that this process sees, in the order they were made.
@@ -57,6 +59,7 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
     fields.find(|f| *f == b"-")?;
     let fstype = text(&plain(fields.next()?));
     let source = OsString::from_vec(plain(fields.next()?));
+    let settings = text(fields.next().unwrap_or_default());
     Some(MountLine {
         id,
         device,
@@ -65,6 +68,7 @@ fn parse_line(line: &[u8]) -> Option<MountLine> {
         options,
         fstype,
         source,
+        settings,
     })
 }
 

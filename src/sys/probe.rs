@@ -12,6 +12,9 @@ pub enum WhiteoutKind {
     CharDevice,
     /// A plain `.wh.NAME` file.
     DotWh,
+    /// An empty file with an xattr: where neither of the others can be made, as
+    /// in a mount of another overlay.
+    Xattr,
 }
 
 /// Makes a whiteout in `work`, renames over it and removes it again.
@@ -33,16 +36,29 @@ pub fn whiteout_kind(work: BorrowedFd<'_>) -> Result<WhiteoutKind> {
             if kept && renames {
                 WhiteoutKind::CharDevice
             } else {
-                WhiteoutKind::DotWh
+                file_kind(work)?
             }
         }
         Err(_) => {
             drop(dir::create_file(work, name, 0o600)?);
-            WhiteoutKind::DotWh
+            file_kind(work)?
         }
     };
     remove_if_there(work, name)?;
     Ok(kind)
+}
+
+/// Whether a `.wh.` name can be made: an overlay refuses it.
+fn file_kind(work: BorrowedFd<'_>) -> Result<WhiteoutKind> {
+    let name = b".wh.#probe";
+    match dir::create_file(work, name, 0o600) {
+        Ok(_) | Err(Errno::EEXIST) => {
+            remove_if_there(work, name)?;
+            Ok(WhiteoutKind::DotWh)
+        }
+        Err(Errno::EINVAL | Errno::EPERM) => Ok(WhiteoutKind::Xattr),
+        Err(e) => Err(e),
+    }
 }
 
 /// Whether renameat2(2) RENAME_WHITEOUT works in `work`.
@@ -68,6 +84,25 @@ pub fn unnamed_files(work: BorrowedFd<'_>) -> bool {
         return false;
     }
     remove_if_there(work, name).is_ok()
+}
+
+/// Whether two files in `work` can share their data (FICLONE).
+pub fn reflinks(work: BorrowedFd<'_>) -> Result<()> {
+    let (a, b): (&[u8], &[u8]) = (b"#probe-from", b"#probe-to");
+    remove_if_there(work, a)?;
+    remove_if_there(work, b)?;
+    let from = dir::create_file(work, a, 0o600)?;
+    let to = dir::create_file(work, b, 0o600)?;
+    super::file::write_at(from.as_fd(), &[b'x'; 4096], 0)?;
+    let cloned = rustix::fs::ioctl_ficlone(&to, &from);
+    remove_if_there(work, a)?;
+    remove_if_there(work, b)?;
+    Ok(cloned?)
+}
+
+/// Whether a program gains capabilities when it is run.
+pub fn has_capabilities(program: &std::path::Path) -> bool {
+    rustix::fs::getxattr(program, "security.capability", &mut [0_u8; 64]).is_ok()
 }
 
 fn remove_if_there(d: BorrowedFd<'_>, name: &[u8]) -> Result<()> {

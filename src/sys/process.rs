@@ -1,9 +1,14 @@
 //! This process: its descriptors, its session, its children, its limits.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use super::features::{self, Feature};
 use super::{Errno, Result};
 use rustix::process::{Pid, Resource, WaitOptions};
 use rustix::thread::{CapabilitySet, UnshareFlags};
@@ -22,7 +27,7 @@ pub enum Fork {
 /// Refused while other threads run: a lock that one of them holds would stay
 /// locked in the child for ever.
 pub fn fork() -> Result<Fork> {
-    if thread_count() > 1 {
+    if !alone_soon() {
         return Err(Errno::EBUSY);
     }
     // SAFETY: no other thread exists (checked above), so the child may do
@@ -33,6 +38,18 @@ pub fn fork() -> Result<Fork> {
         0 => Ok(Fork::Child),
         _ => Pid::from_raw(pid).map(Fork::Parent).ok_or(Errno::EIO),
     }
+}
+
+/// Whether this is the only thread, or will be in a moment: one that was told
+/// to end may still be on its way out.
+fn alone_soon() -> bool {
+    (0..200).any(|_| {
+        let alone = thread_count() <= 1;
+        if !alone {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        alone
+    })
 }
 
 /// Threads of this process; 1 where /proc is not there to tell.
@@ -92,12 +109,14 @@ pub fn leave(status: i32) -> ! {
 }
 
 fn close_span(first: u32, last: u32) {
-    // SAFETY: no owner of a descriptor of this span will use it: either
-    // nothing has been opened yet (close_inherited), or the caller does not
-    // return to the owners (keep_only).
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if done == 0 {
-        return;
+    if features::allowed(Feature::CloseRange) {
+        // SAFETY: no owner of a descriptor of this span will use it: either
+        // nothing has been opened yet (close_inherited), or the caller does not
+        // return to the owners (keep_only).
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if done == 0 {
+            return;
+        }
     }
     // Linux before 5.9, or a seccomp filter: one by one.
     let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
@@ -173,6 +192,15 @@ pub fn may_mount() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
+/// Whether this process may make device nodes: CAP_MKNOD, outside of every user
+/// namespace but the first.
+pub fn may_make_devices() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+        && rustix::thread::capabilities(None)
+            .is_ok_and(|c| c.effective.contains(CapabilitySet::MKNOD))
+}
+
 /// The ids this process acts with: user and group.
 pub fn effective_ids() -> (u32, u32) {
     (
@@ -220,6 +248,63 @@ pub fn own_user_namespace_works() -> bool {
         }
         Err(_) => false,
     }
+}
+
+/// Has a child process do something, and hears from it how that went: for what
+/// changes a process for good.
+pub fn in_child(
+    work: impl FnOnce() -> std::result::Result<Vec<u8>, String>,
+) -> std::result::Result<Vec<u8>, String> {
+    let failed = |what: &str, e: Errno| format!("{what}: {e}");
+    let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+    let (reader, writer) = pipe.map_err(|e| failed("pipe", e.into()))?;
+    match fork().map_err(|e| failed("fork", e))? {
+        Fork::Child => {
+            let (kind, text) = match work() {
+                Ok(bytes) => (b'+', bytes),
+                Err(why) => (b'-', why.into_bytes()),
+            };
+            let mut writer = File::from(writer);
+            let told = writer
+                .write_all(&[kind])
+                .and_then(|()| writer.write_all(&text));
+            leave(i32::from(told.is_err()))
+        }
+        Fork::Parent(child) => {
+            drop(writer);
+            let mut answer = Vec::new();
+            let heard = File::from(reader).read_to_end(&mut answer);
+            let ended = how_it_ended(child);
+            match (heard, answer.split_first()) {
+                (Ok(_), Some((b'+', bytes))) => Ok(bytes.to_vec()),
+                (Ok(_), Some((_, why))) => Err(String::from_utf8_lossy(why).into_owned()),
+                _ => Err(ended),
+            }
+        }
+    }
+}
+
+/// Hard limits of this process; `None` is unlimited.
+#[derive(Debug, Clone, Copy)]
+pub struct HardLimits {
+    /// RLIMIT_NOFILE.
+    pub open_files: Option<u64>,
+    /// RLIMIT_NPROC.
+    pub processes: Option<u64>,
+}
+
+/// Reads them.
+pub fn hard_limits() -> HardLimits {
+    HardLimits {
+        open_files: rustix::process::getrlimit(Resource::Nofile).maximum,
+        processes: rustix::process::getrlimit(Resource::Nproc).maximum,
+    }
+}
+
+/// As `uname -r` has it.
+pub fn kernel_release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
 }
 
 /// Moves this process into the mount namespace that a file stands for.
@@ -274,25 +359,40 @@ impl ByteWriter {
     }
 }
 
-/// Tells systemd that the service is ready (sd_notify(3)), if it asked for that.
-pub fn notify_ready() {
-    use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::net::{SocketAddr, UnixDatagram};
+/// Who is to be told that the service is ready (sd_notify(3)). Asked for early:
+/// a daemon behind its fence opens no sockets.
+#[derive(Debug)]
+pub struct ReadySocket(Option<UnixDatagram>);
 
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET").filter(|n| !n.is_empty()) else {
-        return;
-    };
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name)?,
-            None => SocketAddr::from_pathname(&name)?,
-        };
-        socket.send_to_addr(b"READY=1", &address)
-    });
-    if let Err(e) = sent {
-        tracing::warn!("NOTIFY_SOCKET: {e}");
+impl ReadySocket {
+    /// systemd's socket, if it gave us one.
+    pub fn from_environment() -> Self {
+        let name = std::env::var_os("NOTIFY_SOCKET").filter(|n| !n.is_empty());
+        ReadySocket(name.and_then(|name| match connected_to(&name) {
+            Ok(socket) => Some(socket),
+            Err(e) => {
+                tracing::warn!("NOTIFY_SOCKET: {e}");
+                None
+            }
+        }))
     }
+
+    /// Says it.
+    pub fn tell(&self) {
+        if let Some(Err(e)) = self.0.as_ref().map(|socket| socket.send(b"READY=1")) {
+            tracing::warn!("NOTIFY_SOCKET: {e}");
+        }
+    }
+}
+
+fn connected_to(name: &OsStr) -> std::io::Result<UnixDatagram> {
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(name)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
 }
 
 /// Gives this thread, and in a process with one thread the process, a name for ps(1).

@@ -3,11 +3,11 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Timestamps, Uid};
 
-use super::stat::{SetTime, Stat, stat_at};
+use super::features::{self, Feature};
+use super::stat::{Kind, SetTime, Stat, stat_at};
 use super::{Errno, Name, Result};
 
 /// What makes an object itself: its device and inode number.
@@ -35,9 +35,6 @@ pub struct Spot {
     /// `None`: the descriptor is the object (O_PATH or open).
     name: Option<Name>,
 }
-
-/// Set once fchmodat2(2) (Linux 6.6) has answered ENOSYS.
-static NO_FCHMODAT2: AtomicBool = AtomicBool::new(false);
 
 impl Spot {
     /// `name` in `dir`.
@@ -129,7 +126,7 @@ impl Spot {
 
     /// Changes the permission bits (0o7777). The object is not a symlink.
     pub fn chmod(&self, mode: u32) -> Result<()> {
-        if !NO_FCHMODAT2.load(Ordering::Relaxed) {
+        if features::allowed(Feature::Fchmodat2) {
             match self.fchmodat2(mode) {
                 Err(Errno::ENOSYS | Errno::EPERM) => {
                     // EPERM is also the honest answer; ask again in the old way.
@@ -137,14 +134,23 @@ impl Spot {
                 r => return r,
             }
         }
-        let mode = Mode::from_raw_mode(mode);
-        match &self.name {
-            Some(n) => {
-                rustix::fs::chmodat(self.dirfd(), &n[..], mode, AtFlags::empty())?;
+        if self.name.is_some() {
+            // fchmodat(2) follows a symlink that somebody put there meanwhile: the
+            // object is held first.
+            let held = Spot::fd(Arc::new(self.open(OFlags::PATH)?));
+            if held.stat()?.kind() == Kind::Symlink {
+                return Err(Errno::EOPNOTSUPP);
             }
-            None => rustix::fs::chmod(self.proc_path(), mode)?,
+            return held.chmod_by_proc(mode);
         }
-        Ok(())
+        self.chmod_by_proc(mode)
+    }
+
+    fn chmod_by_proc(&self, mode: u32) -> Result<()> {
+        Ok(rustix::fs::chmod(
+            self.proc_path(),
+            Mode::from_raw_mode(mode),
+        )?)
     }
 
     fn fchmodat2(&self, mode: u32) -> Result<()> {
@@ -165,7 +171,7 @@ impl Spot {
         }
         let e = Errno::last();
         if e == Errno::ENOSYS {
-            NO_FCHMODAT2.store(true, Ordering::Relaxed);
+            features::is_missing(Feature::Fchmodat2);
         }
         Err(e)
     }
@@ -176,23 +182,18 @@ impl Spot {
             last_access: atime.to_rustix(),
             last_modification: mtime.to_rustix(),
         };
-        match &self.name {
-            Some(n) => {
-                rustix::fs::utimensat(self.dirfd(), &n[..], &t, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-            None => match rustix::fs::utimensat(
-                self.dirfd(),
-                "",
-                &t,
-                AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW,
-            ) {
-                // AT_EMPTY_PATH came with Linux 5.8.
-                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {
-                    rustix::fs::utimensat(rustix::fs::CWD, self.proc_path(), &t, AtFlags::empty())?;
-                }
-                r => r?,
-            },
+        if let Some(n) = &self.name {
+            rustix::fs::utimensat(self.dirfd(), &n[..], &t, AtFlags::SYMLINK_NOFOLLOW)?;
+            return Ok(());
         }
+        if features::allowed(Feature::UtimensatEmpty) {
+            let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+            match rustix::fs::utimensat(self.dirfd(), "", &t, flags) {
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
+                r => return Ok(r?),
+            }
+        }
+        rustix::fs::utimensat(rustix::fs::CWD, self.proc_path(), &t, AtFlags::empty())?;
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use rustix::fs::{AtFlags, StatxFlags};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::features::{self, Feature};
 use super::{Errno, Result};
 
 /// The type of an object.
@@ -75,7 +75,7 @@ pub struct Stat {
     pub atime: Timespec,
     pub mtime: Timespec,
     pub ctime: Timespec,
-    /// Mount id; 0 where the kernel does not say (before 5.8).
+    /// Mount id; 0 where nothing tells it.
     pub mnt_id: u64,
 }
 
@@ -91,22 +91,35 @@ impl Stat {
     }
 }
 
-/// Set once statx(2) has answered ENOSYS (kernels before 4.11, some seccomp
-/// filters): fstatat(2) serves from then on.
-static NO_STATX: AtomicBool = AtomicBool::new(false);
-
 /// Stats `name` in `dir` without following a symlink; an empty name means `dir` itself.
+///
+/// A FUSE or network file system is asked what it is asked by stat(2) (no
+/// AT_STATX_DONT_SYNC): its own idea of what we have just changed is old.
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW
-        | AtFlags::EMPTY_PATH
-        | AtFlags::NO_AUTOMOUNT
-        | AtFlags::STATX_DONT_SYNC;
-    if !NO_STATX.load(Ordering::Relaxed) {
+    let mut s = ask(dir, name)?;
+    if s.mnt_id == 0 {
+        // Before Linux 5.8, or without statx(2). Where this fails too, devices
+        // are all there is to tell mounts apart by.
+        s.mnt_id = super::handle::mount_id(dir, name).unwrap_or(0);
+    }
+    Ok(s)
+}
+
+/// Stats the object that a descriptor holds.
+pub fn of_descriptor(fd: BorrowedFd<'_>) -> Result<Stat> {
+    stat_at(fd, b"")
+}
+
+fn ask(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+    if features::allowed(Feature::Statx) {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
         match rustix::fs::statx(dir, name, flags, mask) {
             Ok(x) => return Ok(from_statx(&x)),
-            Err(rustix::io::Errno::NOSYS) => NO_STATX.store(true, Ordering::Relaxed),
-            Err(rustix::io::Errno::PERM) => NO_STATX.store(true, Ordering::Relaxed),
+            // Some seccomp filters: fstatat(2) serves from then on.
+            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {
+                features::is_missing(Feature::Statx);
+            }
             Err(e) => return Err(e.into()),
         }
     }
@@ -119,6 +132,8 @@ fn from_statx(x: &rustix::fs::Statx) -> Stat {
         sec: t.tv_sec,
         nsec: t.tv_nsec,
     };
+    let has_mount_id =
+        x.stx_mask & StatxFlags::MNT_ID.bits() != 0 && features::allowed(Feature::StatxMountId);
     Stat {
         dev: rustix::fs::makedev(x.stx_dev_major, x.stx_dev_minor),
         ino: x.stx_ino,
@@ -133,7 +148,7 @@ fn from_statx(x: &rustix::fs::Statx) -> Stat {
         atime: t(&x.stx_atime),
         mtime: t(&x.stx_mtime),
         ctime: t(&x.stx_ctime),
-        mnt_id: x.stx_mnt_id,
+        mnt_id: if has_mount_id { x.stx_mnt_id } else { 0 },
     }
 }
 

@@ -5,15 +5,12 @@
 
 use std::ffi::CString;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::features::{self, Feature};
 use super::{Errno, Result, Spot};
 
 /// The kernel's limit for one value and for one list (XATTR_SIZE_MAX, XATTR_LIST_MAX).
 pub const XATTR_MAX: usize = 65536;
-
-/// Set once `*xattrat(2)` has answered ENOSYS (or a seccomp filter EPERM).
-static NO_XATTRAT: AtomicBool = AtomicBool::new(false);
 
 const SYS_SETXATTRAT: libc::c_long = 463;
 const SYS_GETXATTRAT: libc::c_long = 464;
@@ -35,7 +32,7 @@ fn cstr(bytes: &[u8]) -> Result<CString> {
 /// Whether the new calls can serve this spot: they take no O_PATH descriptor of
 /// the object itself.
 fn by_at(spot: &Spot) -> bool {
-    !spot.is_descriptor() && !NO_XATTRAT.load(Ordering::Relaxed)
+    !spot.is_descriptor() && features::allowed(Feature::XattrAt)
 }
 
 fn answer(r: libc::c_long) -> Result<usize> {
@@ -45,7 +42,7 @@ fn answer(r: libc::c_long) -> Result<usize> {
 /// Whether an answer of the new calls means that they are missing.
 fn missing(r: &Result<usize>) -> bool {
     if matches!(r, Err(Errno::ENOSYS)) {
-        NO_XATTRAT.store(true, Ordering::Relaxed);
+        features::is_missing(Feature::XattrAt);
         return true;
     }
     false

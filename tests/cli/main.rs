@@ -10,6 +10,8 @@
 
 mod calls;
 mod daemon;
+mod doctor;
+mod given;
 mod places;
 mod users;
 mod world;

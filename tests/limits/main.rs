@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aside;
 mod depth;
 
 use std::collections::HashMap;

@@ -30,6 +30,7 @@ mod hunt;
 mod intended;
 mod judge;
 mod moved;
+mod old_kernel;
 mod ops;
 mod pathops;
 mod shrink;

@@ -5,6 +5,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::support::host::slowly;
+
 /// A case normally takes some tens of milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -18,7 +20,10 @@ pub fn start() {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let mut watched = WATCHED.lock().unwrap();
-                if watched.0.is_some_and(|since| since.elapsed() > LIMIT) {
+                if watched
+                    .0
+                    .is_some_and(|since| since.elapsed() > slowly(LIMIT))
+                {
                     for pid in std::mem::take(&mut watched.1) {
                         eprintln!("watchdog: no answer for {LIMIT:?}, killing daemon {pid}");
                         // SAFETY: plain numbers; the process is our child and not yet waited for.

@@ -9,8 +9,15 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+
+/// A limit of time, as many times longer as `ACETATE_TEST_SLOW` says: for emulated machines.
+pub fn slowly(limit: Duration) -> Duration {
+    let times = std::env::var("ACETATE_TEST_SLOW").ok();
+    limit * times.and_then(|t| t.parse().ok()).unwrap_or(1)
+}
 
 /// Prints `SKIP: reason`, and is false so that it can end a condition.
 pub fn skip(reason: &str) -> bool {

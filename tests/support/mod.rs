@@ -17,6 +17,7 @@
 //! * `ACETATE_BIN`: another program to test. One whose file name is `fuse-overlayfs` is called the way that
 //!   program is called; that is how these tests are tried against the peers. `kernel` means
 //!   kernel overlayfs itself: that is how the tests are tested.
+//! * `ACETATE_TEST_SLOW`: how many times longer than usual things may take (an emulated machine).
 //! * `ACETATE_TEST_DIR`: the disk directory for layers (default: `std::env::temp_dir()`).
 
 #![allow(dead_code, unused_imports, unsafe_code)]

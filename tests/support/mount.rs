@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Layers;
+use super::host::slowly;
 
 /// Who serves a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Mount {
             daemon: Some(daemon),
             mounted: true,
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + slowly(PATIENCE);
         while !ready() {
             let ended = mount
                 .daemon
@@ -119,7 +120,7 @@ impl Mount {
     pub fn try_kernel(layers: &Layers, extra: &str) -> io::Result<Self> {
         let options = CString::new(join(layers, extra))?;
         let point = CString::new(layers.merged.as_os_str().as_bytes())?;
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + slowly(Duration::from_secs(5));
         loop {
             // SAFETY: four NUL-terminated strings that live until the call returns.
             let rc = unsafe {
@@ -215,7 +216,7 @@ impl Mount {
         if self.kind == Kind::Plain {
             return;
         }
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + slowly(Duration::from_secs(5));
         while let Err(e) = umount(&self.point, 0) {
             // EBUSY for a moment is normal: another process may just be walking through.
             assert!(
@@ -243,13 +244,13 @@ impl Mount {
     /// Waits for the daemon; kills it if it does not end by itself.
     fn wait(&mut self) -> Option<std::process::ExitStatus> {
         let mut daemon = self.daemon.take()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + slowly(PATIENCE);
         let mut asked = false;
         loop {
             if let Some(status) = daemon.try_wait().unwrap() {
                 return Some(status);
             }
-            if !asked && Instant::now() > deadline - PATIENCE / 2 {
+            if !asked && Instant::now() > deadline - slowly(PATIENCE) / 2 {
                 asked = true;
                 if !held_by_another_namespace(&self.point) {
                     continue;

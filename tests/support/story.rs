@@ -216,7 +216,7 @@ fn finish(mut command: Command, script: &str) -> Result<String, String> {
         .stderr(err.try_clone().unwrap())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + HANG;
+    let deadline = Instant::now() + super::host::slowly(HANG);
     let status = loop {
         if let Some(status) = child.try_wait().unwrap() {
             break status.to_string();

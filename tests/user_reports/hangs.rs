@@ -166,6 +166,13 @@ fn mf1319_a_circle_of_two_mounts_that_follow_submounts_ends() {
     circle("submounts=follow");
 }
 
+/// The same where a lower's mount cannot be cloned: before Linux 5.2, and for ordinary users. It hung.
+#[test]
+fn mf1319_a_circle_of_two_mounts_without_clones_ends() {
+    circle("submounts=follow,kernel_features=-open-tree");
+    circle("submounts=follow,kernel_features=4.18");
+}
+
 fn circle(words: &str) {
     if !(require_real_root()) {
         return;

@@ -10,13 +10,13 @@ use crate::cli::args::MountArgs;
 use crate::cli::compat::{Dialect, MountCall};
 use crate::cli::failure::{self, Codes, Usage};
 use crate::cli::log::{self, Verbosity};
-use crate::cli::options::{Meaning, Reader};
+use crate::cli::options::{Meaning, Reader, features};
 
 /// Runs `acetate mount`.
 pub fn run(args: MountArgs) -> ExitCode {
     let (stay, verbosity) = stay_and_verbosity(args.foreground, args.debug);
     let mountpoint = args.mountpoint.clone();
-    let meaning = match own_meaning(args) {
+    let meaning = match own_meaning(args).and_then(with_environment) {
         Ok(meaning) => meaning,
         Err(usage) => {
             failure::print("acetate", &usage.what, &usage.hint);
@@ -30,8 +30,10 @@ pub fn run(args: MountArgs) -> ExitCode {
         subtype: "acetate".to_owned(),
         flags: meaning.flags,
         contexts: meaning.contexts,
+        hidden: meaning.hidden,
         stay,
         namespace: None,
+        fence: meaning.fence,
     };
     ExitCode::from(mount(
         request,
@@ -62,6 +64,19 @@ fn own_meaning(args: MountArgs) -> Result<Meaning, Usage> {
     meaning.options.lowers.extend(lowers);
     meaning.options.upper = args.upper.or(meaning.options.upper);
     meaning.options.work = args.work.or(meaning.options.work);
+    for list in &args.kernel_features {
+        let hidden = features("--kernel-features", list.as_bytes())?;
+        meaning.hidden = meaning.hidden.and(hidden);
+    }
+    Ok(meaning)
+}
+
+/// `ACETATE_KERNEL_FEATURES`, on top of what the command line hides.
+fn with_environment(mut meaning: Meaning) -> Result<Meaning, Usage> {
+    let name = "ACETATE_KERNEL_FEATURES";
+    if let Some(list) = std::env::var_os(name) {
+        meaning.hidden = meaning.hidden.and(features(name, list.as_bytes())?);
+    }
     Ok(meaning)
 }
 
@@ -74,7 +89,13 @@ pub fn run_compat(dialect: Dialect, call: MountCall) -> ExitCode {
         codes: Codes::Mount,
         verbosity,
     };
-    let meaning = call.meaning;
+    let meaning = match with_environment(call.meaning) {
+        Ok(meaning) => meaning,
+        Err(usage) => {
+            failure::print(program, &usage.what, &usage.hint);
+            return ExitCode::from(Codes::Mount.usage());
+        }
+    };
     if !meaning.unknown.is_empty() {
         terminal.warn(&format!(
             "unknown options ignored: {}",
@@ -94,8 +115,10 @@ pub fn run_compat(dialect: Dialect, call: MountCall) -> ExitCode {
         subtype: dialect.subtype().to_owned(),
         flags: meaning.flags,
         contexts: meaning.contexts,
+        hidden: meaning.hidden,
         stay,
         namespace: call.namespace,
+        fence: meaning.fence,
     };
     ExitCode::from(mount(request, &terminal))
 }

@@ -176,7 +176,7 @@ impl Overlay {
     /// Whether the caller is in the group of an object, given in disk ids.
     fn in_group(&self, now: &Stat, caller: Caller) -> bool {
         let gid = self.settings.groups.to_view(now.gid);
-        caller.gid == gid || crate::sys::cred::in_group(caller.pid, gid)
+        caller.gid == gid || caller.in_group(gid)
     }
 
     fn disk_id(&self, id: Option<u32>, map: impl Fn(u32) -> Option<u32>) -> Result<Option<u32>> {
@@ -206,8 +206,7 @@ impl Overlay {
         if caller.uid == 0 || caller.uid == a.uid || !mode::has_privilege(a.mode) {
             return Ok(true);
         }
-        let group = a.mode & 0o020 != 0
-            && (caller.gid == a.gid || crate::sys::cred::in_group(caller.pid, a.gid));
+        let group = a.mode & 0o020 != 0 && (caller.gid == a.gid || caller.in_group(a.gid));
         let acl = a.mode & 0o020 != 0 && self.getxattr(node, crate::layer::acl::ACCESS).is_ok();
         Ok(a.mode & 0o002 != 0 || group || acl)
     }

@@ -60,7 +60,7 @@ impl Overlay {
         let times = Spot::fd(fd.clone()).stat()?;
         upper.set_opaque(&Spot::fd(fd.clone()))?;
         // Its whiteouts hide nothing now, and the kernel would list them.
-        crate::overlay::upper::work::drop_whiteouts(&fd)?;
+        crate::overlay::upper::work::drop_whiteouts(&fd, self.xattr_whiteouts(node))?;
         restore_times(node, &fd, &times);
         *node.lowers.write() = Lowers::None;
         Ok(())

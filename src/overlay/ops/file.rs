@@ -61,7 +61,9 @@ impl Overlay {
     ) -> Result<usize> {
         self.check_writable()?;
         let fd = match self.writable_fd(node) {
-            Err(Errno::EPERM) => return self.append(node, data, offset),
+            // Of a file that could not be copied up (its owner cannot be kept)
+            // EPERM is the answer.
+            Err(Errno::EPERM) if node.is_upper() => return self.append(node, data, offset),
             r => r?,
         };
         if let Some(caller) = kill {

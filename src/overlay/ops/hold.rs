@@ -47,13 +47,21 @@ impl Overlay {
         id: ObjectId,
     ) -> Result<Option<(Spot, Stat)>> {
         if let Some(spot) = self.orphans.spot(Some(upper), node.ino) {
-            let s = spot.stat()?;
-            return Ok((ObjectId::of(&s) == id).then_some((spot, s)));
+            match spot.stat() {
+                Ok(s) if ObjectId::of(&s) == id => return Ok(Some((spot, s))),
+                // It is being moved there, and still has its name.
+                Ok(_) | Err(Errno::ENOENT) => {}
+                Err(e) => return Err(e),
+            }
         }
-        let by_fd = node.is_dir() || self.fds.get(FdKey::Upper(node.ino)).is_some();
+        // Taken, not only looked for: it may be out of the cache at once.
+        let kept = self.fds.get(FdKey::Upper(node.ino));
         let _rename = self.rename.read_recursive();
-        if by_fd {
-            let fd = locate::upper_dir(&self.fds, &upper.layer, node)?;
+        let fd = match kept {
+            None if node.is_dir() => Some(locate::upper_dir(&self.fds, &upper.layer, node)?),
+            kept => kept,
+        };
+        if let Some(fd) = fd {
             let spot = Spot::fd(fd);
             let s = spot.stat()?;
             return Ok((ObjectId::of(&s) == id).then_some((spot, s)));

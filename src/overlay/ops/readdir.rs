@@ -87,7 +87,7 @@ impl Overlay {
             m.part(&Part {
                 layer: &upper.layer,
                 dir: locate::upper_dir(&self.fds, &upper.layer, node)?,
-                xattr_whiteouts: d.xattr_whiteouts.load(Ordering::Relaxed),
+                xattr_whiteouts: self.xattr_whiteouts(node),
                 origins: d.impure.load(Ordering::Acquire),
                 below: !lowers.is_empty(),
             })?;

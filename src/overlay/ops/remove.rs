@@ -215,7 +215,12 @@ impl Overlay {
             // The anchor stays as long as anybody needs it.
             return Ok(Aside::No);
         }
-        let aside = upper.move_aside(at, name, hide)?;
+        let aside = upper.temp_name();
+        self.orphans.moves_aside(node.ino, aside.clone());
+        if let Err(e) = upper.move_aside(at, name, &aside, hide) {
+            self.orphans.remove(Some(upper), node.ino);
+            return Err(e);
+        }
         drop(self.fds.remove(FdKey::Upper(node.ino)));
         self.orphans.keep_aside(node.ino, aside);
         Ok(Aside::Moved)
@@ -247,21 +252,33 @@ pub(super) enum Last {
     Of(Present, bool),
 }
 
+impl Overlay {
+    /// Whether empty files of a directory of the upper may be whiteouts.
+    pub(super) fn xattr_whiteouts(&self, node: &Node) -> bool {
+        let all = |u: &Upper| u.whiteouts == WhiteoutKind::Xattr;
+        self.stack.upper.as_ref().is_some_and(all)
+            || node
+                .dir
+                .as_ref()
+                .is_some_and(|d| d.xattr_whiteouts.load(std::sync::atomic::Ordering::Relaxed))
+    }
+}
+
 impl Upper {
     /// Moves an object into the work directory; where the lowers would show
     /// something, a whiteout takes its place in the same step.
-    fn move_aside(&self, at: &Arc<OwnedFd>, name: &Name, hide: bool) -> Result<Name> {
-        let aside = self.temp_name();
+    fn move_aside(&self, at: &Arc<OwnedFd>, name: &Name, aside: &Name, hide: bool) -> Result<()> {
         let (from, to) = ((at.as_fd(), &name[..]), (self.work.as_fd(), &aside[..]));
         if !hide {
             dir::rename(from, to, Rename::NoReplace)?;
-        } else if self.whiteouts == WhiteoutKind::CharDevice {
-            dir::mknod(to.0, to.1, libc::S_IFCHR, (0, 0))?;
+        } else if self.whiteouts != WhiteoutKind::DotWh {
+            self.expect_whiteouts(at.as_fd())?;
+            self.stage_whiteout(aside)?;
             dir::rename(from, to, Rename::Exchange)?;
         } else {
             self.add_whiteout(at.as_fd(), name)?;
             dir::rename(from, to, Rename::NoReplace)?;
         }
-        Ok(aside)
+        Ok(())
     }
 }

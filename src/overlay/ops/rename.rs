@@ -320,6 +320,9 @@ impl Overlay {
         let (from, to) = ((a.at.as_fd(), &a.name[..]), (b.at.as_fd(), &b.name[..]));
         let over_whiteout = dir::probe(to.0, to.1)?
             .is_some_and(|s| s.is_whiteout() || (is_dir && s.kind() != Kind::Dir));
+        if a.lowers_show {
+            upper.expect_whiteouts(from.0)?;
+        }
         if is_dir && over_whiteout {
             // The whiteout comes to stand at the old name: needed there, or
             // removed.
@@ -334,7 +337,7 @@ impl Overlay {
             dir::rename(from, to, Rename::Replace)?;
         } else if upper.whiteouts == WhiteoutKind::CharDevice && upper.rename_whiteout {
             dir::rename(from, to, Rename::Whiteout)?;
-        } else if upper.whiteouts == WhiteoutKind::CharDevice {
+        } else if upper.whiteouts != WhiteoutKind::DotWh {
             // Two steps: a crash between them shows the old name again, as the
             // lowers have it. Nothing is lost.
             dir::rename(from, to, Rename::Replace)?;

@@ -117,11 +117,7 @@ impl Walk<'_> {
         };
         let dir = locate::upper_dir(&self.overlay.fds, &upper.layer, self.parent)?;
         let below = !self.parent.lowers.read().is_empty();
-        let xwh = self
-            .parent
-            .dir
-            .as_ref()
-            .is_some_and(|d| d.xattr_whiteouts.load(std::sync::atomic::Ordering::Relaxed));
+        let xwh = self.overlay.xattr_whiteouts(self.parent);
         match upper.layer.probe(&dir, self.name, below, xwh)? {
             Probe::Absent => Ok(Step::Ask),
             Probe::Whiteout => Ok(self.resolver.whiteout()),
@@ -445,17 +441,13 @@ impl Overlay {
                 return (given, claim);
             }
             let own = self.settings.numbers.number(fs, u.id.ino);
-            // The index leads to the very lower object the copy was made from.
-            let from_index = found.lowers.first().filter(|_| u.by_index.is_some());
-            let number = match from_index {
-                Some(l) => self.lower_number(l.layer, l.id.ino),
-                None => u
-                    .marks
-                    .origin
-                    .as_ref()
-                    .and_then(|o| self.origin_number(o))
-                    .unwrap_or(own),
-            };
+            // By the index or by its own name: the same marks, so the same number.
+            let number = u
+                .marks
+                .origin
+                .as_ref()
+                .and_then(|o| self.origin_number(o))
+                .unwrap_or(own);
             return (number, claim);
         }
         match found.lowers.first() {

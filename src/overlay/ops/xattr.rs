@@ -9,7 +9,7 @@ use crate::layer::reserved;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::{Caller, Overlay};
-use crate::sys::{Errno, Kind, Result, Spot, cred, xattr};
+use crate::sys::{Errno, Kind, Result, Spot, xattr};
 
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -190,7 +190,7 @@ impl Overlay {
             mode = mode & !0o777 | acl.permissions();
         }
         let group = self.settings.groups.to_view(now.gid);
-        if caller.uid != 0 && caller.gid != group && !cred::in_group(caller.pid, group) {
+        if caller.uid != 0 && !caller.in_group(group) {
             mode &= !libc::S_ISGID;
         }
         if mode != now.mode & 0o7777 {

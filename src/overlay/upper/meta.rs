@@ -38,8 +38,11 @@ impl Upper {
         }
         let now = spot.stat()?;
         if (now.uid, now.gid) != (want.uid, want.gid) {
-            spot.chown(Some(want.uid), Some(want.gid))
-                .map_err(owner_error)?;
+            match spot.chown(Some(want.uid), Some(want.gid)) {
+                // Not permitted, or an id that this user namespace does not have.
+                Err(Errno::EPERM | Errno::EINVAL) if self.squashed => {}
+                r => r.map_err(owner_error)?,
+            }
         }
         if kind != Kind::Symlink && (now.mode & 0o7777 != want.mode || want.mode & 0o6000 != 0) {
             spot.chmod(want.mode)?;

@@ -5,6 +5,7 @@
 //! (O9). This folder knows no node numbers and takes no lock of the engine.
 
 pub mod copy_up;
+pub mod index;
 pub mod meta;
 pub mod stage;
 pub mod work;
@@ -65,6 +66,9 @@ pub struct Upper {
     pub durability: Durability,
     /// Owner and mode are written to an xattr instead.
     pub disguise: Option<XattrPermissions>,
+    /// Every owner and group is shown as one, whatever is on disk: an owner that
+    /// cannot be kept is not missed.
+    pub squashed: bool,
     /// Counts temporary names.
     pub(super) counter: AtomicU64,
     /// Locks on upper and work, held while mounted.
@@ -140,6 +144,53 @@ impl Upper {
                 r => r,
             },
             WhiteoutKind::DotWh => self.add_dot_wh(at, name),
+            WhiteoutKind::Xattr => self.add_xattr_whiteout(at, name),
+        }
+    }
+
+    /// Makes a whiteout that stands at the name itself, in the work directory:
+    /// it is complete before it hides anything.
+    pub fn stage_whiteout(&self, name: &[u8]) -> Result<()> {
+        self.as_self()?;
+        if self.whiteouts == WhiteoutKind::CharDevice {
+            return dir::mknod(self.work_fd(), name, libc::S_IFCHR, (0, 0));
+        }
+        drop(dir::create_file(self.work_fd(), name, 0o600)?);
+        self.set_mark(
+            &Spot::at(self.work.clone(), Name::from(name)),
+            "whiteout",
+            b"y",
+        )
+    }
+
+    fn add_xattr_whiteout(&self, at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        self.expect_whiteouts(at)?;
+        let tmp = self.temp_name();
+        self.stage_whiteout(&tmp)?;
+        let placed = dir::rename((self.work_fd(), &tmp), (at, name), Rename::NoReplace);
+        if placed.is_err() {
+            best_effort(
+                "remove a staged whiteout",
+                dir::unlink(self.work_fd(), &tmp),
+            );
+        }
+        match placed {
+            // The resolver saw nothing there: it is a whiteout already.
+            Err(Errno::EEXIST) => Ok(()),
+            r => r,
+        }
+    }
+
+    /// Says of a directory that its empty files may be whiteouts, where they are
+    /// (Linux 6.7; ovl_check_xwhiteout_xattr()).
+    pub fn expect_whiteouts(&self, at: BorrowedFd<'_>) -> Result<()> {
+        if self.whiteouts != WhiteoutKind::Xattr {
+            return Ok(());
+        }
+        let spot = Spot::fd(Arc::new(crate::sys::file::duplicate(at)?));
+        match mark::Marks::read(&spot)?.opaque {
+            mark::Opaque::No => self.set_mark(&spot, "opaque", b"x"),
+            mark::Opaque::Yes | mark::Opaque::MayHoldXattrWhiteouts => Ok(()),
         }
     }
 
@@ -158,7 +209,8 @@ impl Upper {
             return Ok(());
         };
         match dir::unlink(at, &wh) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            // EINVAL: an overlay below, where there are no such names.
+            Ok(()) | Err(Errno::ENOENT | Errno::EINVAL) => Ok(()),
             Err(e) => Err(e),
         }
     }
@@ -185,9 +237,9 @@ impl Upper {
                 self.remove(at, name, present, false)
             }
             (_, true) => {
-                self.as_self()?;
+                self.expect_whiteouts(at)?;
                 let tmp = self.temp_name();
-                dir::mknod(self.work_fd(), &tmp, libc::S_IFCHR, (0, 0))?;
+                self.stage_whiteout(&tmp)?;
                 let how = if present == Present::Dir {
                     Rename::Exchange
                 } else {

@@ -114,18 +114,25 @@ fn empty_one(
 }
 
 /// Removes the whiteouts and opaque markers of a directory that hides its
-/// lowers altogether.
-pub fn drop_whiteouts(at: &Arc<OwnedFd>) -> Result<()> {
+/// lowers altogether. `xattrs`: empty files may be whiteouts.
+pub fn drop_whiteouts(at: &Arc<OwnedFd>, xattrs: bool) -> Result<()> {
     use crate::layer::mark;
     let mut names = Vec::new();
     dir::list(at.as_fd(), |e| {
         let marker = mark::is_dot_wh(&e.name) && !mark::OPAQUE_FILES.contains(&&e.name[..]);
-        if marker || matches!(e.kind, None | Some(Kind::Char)) {
+        let plain = xattrs && e.kind == Some(Kind::File);
+        if marker || plain || matches!(e.kind, None | Some(Kind::Char)) {
             names.push((e.name, marker));
         }
     })?;
     for (name, marker) in names {
-        let gone = marker || dir::probe(at.as_fd(), &name)?.is_some_and(|s| s.is_whiteout());
+        let stat = dir::probe(at.as_fd(), &name)?;
+        let empty = stat.is_some_and(|s| s.kind() == Kind::File && s.size == 0);
+        let gone = marker
+            || stat.is_some_and(|s| s.is_whiteout())
+            || (xattrs
+                && empty
+                && mark::Marks::read(&Spot::at(at.clone(), Name::from(&name[..])))?.whiteout);
         if gone {
             dir::unlink(at.as_fd(), &name)?;
         }

@@ -1,0 +1,264 @@
+//! What the help texts and the man pages say, once: options, flags, exit codes,
+//! environment, files. `--help` prints it, [`super::man`] sets it as pages.
+
+/// Words to type and what they mean.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// As they are typed; several with commas between.
+    pub words: &'static str,
+    /// One paragraph.
+    pub says: &'static str,
+}
+
+/// Short for the tables below.
+const fn entry(words: &'static str, says: &'static str) -> Entry {
+    Entry { words, says }
+}
+
+/// The words of `-o`.
+pub const MOUNT_OPTIONS: &[Entry] = &[
+    entry(
+        "lowerdir=A:B:C",
+        "layers to read, uppermost first; `\\:` for a colon in a path, `\\,` for a comma, `::` before layers \
+         that only hold file data; `lowerdir+=A` and `datadir+=A` add one",
+    ),
+    entry(
+        "upperdir=U,workdir=W",
+        "where changes go; W is an empty directory on the same file system as U; without them the mount is read only",
+    ),
+    entry("ro", "read only although there is an upper layer"),
+    entry(
+        "uidmapping=D:S:N[:...]",
+        "users D.. on disk are shown as S.., N of them",
+    ),
+    entry("gidmapping=D:S:N[:...]", "the same for groups"),
+    entry(
+        "squash_to_root, squash_to_uid=N, squash_to_gid=N",
+        "every file is shown as belonging to this one",
+    ),
+    entry(
+        "xattr_permissions=1|2",
+        "owner, mode and type kept in an extended attribute: 1 security.fuseoverlayfs.override_stat, \
+         2 user.containers.override_stat",
+    ),
+    entry(
+        "volatile, fsync=0",
+        "nothing is synced to disk: fast, and after a crash the upper layer may be damaged",
+    ),
+    entry(
+        "timeout=SECONDS",
+        "how long the kernel may keep names and attributes; default: for ever, as all changes pass through it",
+    ),
+    entry("threaded=0, max_threads=N", "one event loop, or N"),
+    entry("writeback", "the kernel collects small writes"),
+    entry("noacl", "POSIX ACLs are neither enforced nor shown"),
+    entry("static_nlink", "every directory has one link"),
+    entry(
+        "xino=off|auto|on, ino32_t",
+        "how inode numbers are made of the layers' numbers",
+    ),
+    entry(
+        "redirect_dir=on|off|follow|nofollow",
+        "how renamed directories of lower layers are recorded",
+    ),
+    entry("metacopy=on", "chown, chmod and the like copy no file data"),
+    entry(
+        "index=off",
+        "hard links of lower layers may come apart when one is written",
+    ),
+    entry(
+        "userxattr",
+        "marks are written as user.overlay.* even where trusted.overlay.* works",
+    ),
+    entry(
+        "xattr_search=off",
+        "read-only mounts: never say that extended attributes are not supported, even where no file has any",
+    ),
+    entry(
+        "submounts=follow",
+        "what is mounted below a lower layer's root is shown too; default: empty directories",
+    ),
+    entry(
+        "fd_cache=N, dir_cache=N",
+        "how many descriptors, and how many entries of merged directories, are kept",
+    ),
+    entry(
+        "fence=off",
+        "the serving process keeps all rights that it was given",
+    ),
+    entry(
+        "kernel_features=4.18, kernel_features=-openat2:-statx",
+        "do without what that kernel lacks, or without these (for tests, and to get around faults of a kernel)",
+    ),
+    entry(
+        "nosuid, nodev, noexec, noatime, ...",
+        "as for mount(8); its other words, and those of libfuse and of kernel overlayfs that ask nothing of us, \
+         are accepted in silence",
+    ),
+];
+
+/// What stands before the mount point, for `fuse-overlayfs`.
+pub const OVERLAY_FLAGS: &[Entry] = &[
+    entry("-o OPTIONS", "see MOUNT OPTIONS; may be repeated"),
+    entry("-f, --foreground", "stay in the foreground"),
+    entry(
+        "-d, --debug",
+        "log every request to stderr; stays in the foreground",
+    ),
+    entry("-s", "one event loop, as threaded=0"),
+    entry("-h, --help", "print a help text"),
+    entry("-V, --version", "print the version"),
+];
+
+/// The same for `mount.acetate`, as mount(8) calls it.
+pub const HELPER_FLAGS: &[Entry] = &[
+    entry("-o OPTIONS", "see MOUNT OPTIONS; may be repeated"),
+    entry("-f", "check the words, mount nothing"),
+    entry("-N NAMESPACE", "the mount namespace to mount in, a file"),
+    entry("-s, -n, -v, -t TYPE", "accepted, and ask nothing of us"),
+    entry("-h, -V", "print a help text, print the version"),
+];
+
+/// Exit codes of our own commands.
+pub const OWN_CODES: &[Entry] = &[
+    entry("0", "done"),
+    entry("1", "failed"),
+    entry("2", "the command line is wrong"),
+    entry("3", "there is no such mount"),
+    entry("4", "the mount is in use"),
+    entry("32", "the mount failed"),
+];
+
+/// Exit codes of `fuse-overlayfs` and `mount.acetate`: those of mount(8).
+pub const MOUNT_CODES: &[Entry] = &[
+    entry("0", "done"),
+    entry("1", "the command line is wrong"),
+    entry("32", "the mount failed"),
+];
+
+/// Environment variables.
+pub const ENVIRONMENT: &[Entry] = &[
+    entry(
+        "ACETATE_LOG_FILE",
+        "the file to log to; without it a process in the background logs nothing, one in the foreground logs to stderr",
+    ),
+    entry(
+        "ACETATE_LOG",
+        "what to log: error, warn (the default), info, debug, or a filter such as acetate=debug,fuser=warn",
+    ),
+    entry(
+        "ACETATE_KERNEL_FEATURES",
+        "as kernel_features=, for every mount",
+    ),
+    entry(
+        "NOTIFY_SOCKET",
+        "set by systemd: with -f, READY=1 is sent there when the mount serves",
+    ),
+    entry(
+        "PATH",
+        "where fusermount3 is looked for first, if the user may not mount",
+    ),
+];
+
+/// Files.
+pub const FILES: &[Entry] = &[
+    entry(
+        "/dev/fuse",
+        "must be readable and writable for whoever mounts; a container needs `--device /dev/fuse`",
+    ),
+    entry(
+        "/etc/fuse.conf",
+        "with a line user_allow_other the mounts of ordinary users are open to others",
+    ),
+    entry(
+        "/usr/bin/fusermount3",
+        "mounts for ordinary users (package fuse3)",
+    ),
+    entry(
+        "/usr/bin/fuse-overlayfs",
+        "this program under the name that podman, buildah and docker look for; chosen by update-alternatives(1)",
+    ),
+    entry(
+        "/usr/sbin/mount.acetate",
+        "this program as mount(8) calls it, for lines of type acetate in /etc/fstab",
+    ),
+];
+
+/// Under `acetate --help`, behind the examples.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not mounted, 4 in use,
+32 the mount failed.";
+
+/// Examples of the whole program.
+pub const EXAMPLES: &str = "\
+  A writable tree over two layers:
+    acetate mount -o lowerdir=app:base,upperdir=changes,workdir=work merged
+  The same, read only:
+    acetate mount --lower app --lower base merged
+  The end of it:
+    acetate unmount merged
+  For podman, in storage.conf:
+    [storage.options.overlay]
+    mount_program = \"/usr/bin/fuse-overlayfs\"    # a symlink to acetate
+";
+
+/// Examples of `acetate mount`.
+pub const MOUNT_EXAMPLE: &str = "\
+  mkdir -p changes work merged
+  acetate mount -o lowerdir=app:base,upperdir=changes,workdir=work merged
+";
+
+/// Under `acetate --help`.
+pub fn program() -> String {
+    format!("Examples:\n{EXAMPLES}\n{EXIT_CODES}")
+}
+
+/// Under `acetate mount --help`.
+pub fn mount() -> String {
+    format!("{}\nExample:\n{MOUNT_EXAMPLE}", option_list())
+}
+
+/// The list of the words of `-o`.
+pub fn option_list() -> String {
+    format!("Options for -o:\n{}", listed(MOUNT_OPTIONS))
+}
+
+/// A table as lines for a terminal.
+pub fn listed(entries: &[Entry]) -> String {
+    /// Where the second column begins, and where lines end.
+    const COLUMN: usize = 24;
+    const WIDTH: usize = 80;
+    let mut text = String::new();
+    for Entry { words, says } in entries {
+        let mut line = format!("  {words}");
+        if line.chars().count() + 2 > COLUMN {
+            line.push('\n');
+            text.push_str(&line);
+            line.clear();
+        }
+        for word in says.split_whitespace() {
+            let used = line.chars().count();
+            if used <= COLUMN {
+                line.extend(std::iter::repeat_n(' ', COLUMN - used));
+            } else if used + 1 + word.chars().count() > WIDTH {
+                text.push_str(&line);
+                text.push('\n');
+                line = " ".repeat(COLUMN);
+            } else {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        line.push('\n');
+        text.push_str(&line);
+    }
+    text
+}
+
+/// Under `acetate doctor --help`.
+pub const DOCTOR: &str = "\
+Marks: ✓ as it should be, ! works with less, ✗ missing, - does not matter here.
+Exit code 0 where a mount is possible, 1 where not. Nothing is left behind.
+
+Example:
+  acetate doctor /var/lib/containers";
