@@ -51,6 +51,7 @@ const NOT_IN_A_USER_NAMESPACE: [(&str, &[&str]); 5] = [
             "mf886_",
             "try194_",
             "p22002_",
+            "an_acl_sets_the_mode",
             "b2084_a_descriptor_that_the_parent",
             "b867_",
             "f418_",

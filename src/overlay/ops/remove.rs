@@ -273,8 +273,8 @@ impl Upper {
             dir::rename(from, to, Rename::NoReplace)?;
         } else if self.whiteouts != WhiteoutKind::DotWh {
             self.expect_whiteouts(at.as_fd())?;
-            self.stage_whiteout(&aside)?;
-            self.swap(&aside, from.0, from.1)?;
+            self.stage_whiteout(aside)?;
+            self.swap(aside, from.0, from.1)?;
         } else {
             self.add_whiteout(at.as_fd(), name)?;
             dir::rename(from, to, Rename::NoReplace)?;
