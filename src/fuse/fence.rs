@@ -17,7 +17,23 @@
 //!
 //! # What it costs
 //!
-//! `tests/fence.rs` prints it: `what_the_fences_cost`.
+//! Time of an operation in a directory nine levels down, with the fences over
+//! without them, measured in turns (`what_the_fences_cost` in `tests/fence`;
+//! lowest and highest median of three runs, 60 pairs of 200 operations each, on
+//! two CPUs with a load of 17, where equal things differ by a tenth):
+//!
+//! | operation | ratio |
+//! |---|---|
+//! | stat of a missing name | 0.91 to 1.05 |
+//! | create and write | 0.92 to 1.06 |
+//! | first read | 0.99 to 1.12 |
+//! | unlink | 0.94 to 1.11 |
+//!
+//! Landlock is what can be seen of it: an open costs 0.4 µs more at a layer's
+//! root and about 0.1 µs more for each level below it (walked up to the rule), of
+//! the 15 to 100 µs of a request. It stays on, as nothing else makes lowers
+//! read-only to us. No request makes more system calls, and one that creates for
+//! another user makes two fewer (see `sys/cred.rs`).
 
 use std::os::fd::AsFd;
 use std::path::Path;
