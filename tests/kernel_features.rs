@@ -332,6 +332,25 @@ fn a_lower_around_the_mount_point_works_without_clones() {
     }
 }
 
+/// What is mounted at a name of a lower must not be asked anything: it may be ourselves, and no loop is left to answer.
+#[test]
+fn a_mount_without_clones_does_not_wait_for_itself() {
+    if !require_real_root() {
+        return;
+    }
+    let mut layers = Layers::new(Base::Shm, 0);
+    layers.lowers.push(layers.root.join("around"));
+    fs::create_dir_all(layers.root.join("around/m")).unwrap();
+    layers.merged = layers.root.join("around/m");
+    let mount = Mount::acetate(&layers, &format!("{},threaded=0", words("-open-tree")));
+    for i in 0..5 {
+        // The kernel's attributes of our root are old after this.
+        fs::write(layers.at(&format!("new{i}")), "").unwrap();
+        sh(&layers.merged, "timeout -s KILL 10 stat m >/dev/null").unwrap();
+    }
+    mount.unmount();
+}
+
 /// The directories of a lower are swapped with symlinks that lead out of it while it is read: nothing from outside is ever
 /// shown, with openat2(2) or without.
 #[test]
