@@ -273,7 +273,7 @@ impl Upper {
             dir::rename(from, to, Rename::NoReplace)?;
         } else if self.whiteouts != WhiteoutKind::DotWh {
             self.expect_whiteouts(at.as_fd())?;
-            self.stage_whiteout(&aside)?;
+            self.stage_whiteout(aside)?;
             dir::rename(from, to, Rename::Exchange)?;
         } else {
             self.add_whiteout(at.as_fd(), name)?;
