@@ -343,11 +343,15 @@ fn a_mount_without_clones_does_not_wait_for_itself() {
     fs::create_dir_all(layers.root.join("around/m")).unwrap();
     layers.merged = layers.root.join("around/m");
     let mount = Mount::acetate(&layers, &format!("{},threaded=0", words("-open-tree")));
-    for i in 0..5 {
-        // The kernel's attributes of our root are old after this.
-        fs::write(layers.at(&format!("new{i}")), "").unwrap();
-        sh(&layers.merged, "timeout -s KILL 10 stat m >/dev/null").unwrap();
-    }
+    // Changes make the kernel's attributes of our root old, while others look at it through itself.
+    let hung = sh(
+        &layers.root,
+        "in_time() { timeout -s KILL 10 \"$@\" >/dev/null || echo \"$*\" hangs; }; \
+         for i in $(seq 30); do \
+           in_time touch around/m/new$i & in_time stat around/m/m & in_time ls around/m & sleep 0.02; \
+         done; wait",
+    );
+    assert_eq!(hung.unwrap(), "");
     mount.unmount();
 }
 
