@@ -358,6 +358,29 @@ fn a_lower_around_the_mount_point_works_without_clones() {
     }
 }
 
+/// What is mounted at a name of a lower must not be asked anything: it may be ourselves, and no loop is left to answer.
+#[test]
+fn a_mount_without_clones_does_not_wait_for_itself() {
+    if !require_real_root() {
+        return;
+    }
+    let mut layers = Layers::new(Base::Shm, 0);
+    layers.lowers.push(layers.root.join("around"));
+    fs::create_dir_all(layers.root.join("around/m")).unwrap();
+    layers.merged = layers.root.join("around/m");
+    let mount = Mount::acetate(&layers, &format!("{},threaded=0", words("-open-tree")));
+    // Changes make the kernel's attributes of our root old, while others look at it through itself.
+    let hung = sh(
+        &layers.root,
+        "in_time() { timeout -s KILL 10 \"$@\" >/dev/null || echo \"$*\" hangs; }; \
+         for i in $(seq 30); do \
+           in_time touch around/m/new$i & in_time stat around/m/m & in_time ls around/m & sleep 0.02; \
+         done; wait",
+    );
+    assert_eq!(hung.unwrap(), "");
+    mount.unmount();
+}
+
 /// The directories of a lower are swapped with symlinks that lead out of it while it is read: nothing from outside is ever
 /// shown, with openat2(2) or without.
 #[test]

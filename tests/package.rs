@@ -264,6 +264,12 @@ fn beside_the_package_fuse_overlayfs_it_goes_first_and_gives_the_name_back() {
         test ! -e /usr/bin/fuse-overlayfs.distrib && test ! -e /usr/share/man/man1/fuse-overlayfs.distrib.1.gz
         says other bash -c 'zcat /usr/share/man/man1/fuse-overlayfs.1.gz'
 
+        # What it offers may be gone before it is removed.
+        dpkg -i /acetate.deb >/dev/null
+        update-alternatives --remove-all fuse-overlayfs
+        dpkg -r acetate >/tmp/said 2>&1 || fail "$(cat /tmp/said)"
+        says 'the other one' fuse-overlayfs
+
         # Both at once, and both away.
         dpkg -i /acetate.deb /tmp/other.deb >/dev/null
         says '(acetate)' fuse-overlayfs --version

@@ -108,6 +108,9 @@ impl Layer {
             }
             Hold::Upper => Cross::Refuse,
         };
+        if how == Hold::Upper && !crate::sys::mount::is_local(fd.as_fd()) {
+            crate::sys::stat::ask_servers();
+        }
         let root = Arc::new(fd);
         let root_stat = Spot::fd(root.clone()).stat()?;
         if root_stat.kind() != Kind::Dir {

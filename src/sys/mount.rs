@@ -54,12 +54,19 @@ pub fn read_request(device: &OwnedFd) -> Result<Vec<u8>> {
 /// Takes over a descriptor of /dev/fuse that the caller left open for us; `None`
 /// where the number is something else's.
 pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
+    if number < 0 {
+        return None;
+    }
     // SAFETY: asks what the number is; EBADF where it is nothing.
-    let shown = unsafe { BorrowedFd::borrow_raw(number.max(0)) };
+    let shown = unsafe { BorrowedFd::borrow_raw(number) };
     let stat = rustix::fs::fstat(shown).ok()?;
     let is_device = stat.st_mode & libc::S_IFMT == libc::S_IFCHR;
     if !is_device || numbers_of_device(stat.st_rdev) != FUSE_DEVICE {
         return None;
+    }
+    if number <= 2 {
+        // std's own: a daemon has /dev/null put in its place.
+        return rustix::io::fcntl_dupfd_cloexec(shown, 3).ok();
     }
     // SAFETY: it was open when this program started and is named on its command
     // line, so nothing in here owns it; it is asked for once.
@@ -69,6 +76,25 @@ pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
 /// Whether a directory is of a FUSE file system.
 pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(directory).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+}
+
+/// Whether a directory is of a file system that this kernel keeps by itself, so
+/// that what it knows of an object is always true. Of the others, and of those
+/// that are not known here, somebody else is to be asked.
+pub fn is_local(directory: BorrowedFd<'_>) -> bool {
+    // include/uapi/linux/magic.h; bcachefs and ZFS have theirs in their own sources.
+    const LOCAL: [u64; 9] = [
+        0xEF53,      // ext2, ext3, ext4
+        0x5846_5342, // XFS
+        0x9123_683E, // btrfs
+        0x0102_1994, // tmpfs
+        0x8584_58F6, // ramfs
+        0xF2F5_2010, // F2FS
+        0xCA45_1A4E, // bcachefs
+        0x2FC1_2FC1, // ZFS
+        0x3153_464A, // JFS
+    ];
+    rustix::fs::fstatfs(directory).is_ok_and(|s| LOCAL.contains(&(s.f_type as u64 & 0xFFFF_FFFF)))
 }
 
 /// Whether a held directory is of a FUSE mount whose process has ended.

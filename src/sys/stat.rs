@@ -2,6 +2,7 @@
 
 use rustix::fs::{AtFlags, StatxFlags};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::features::{self, Feature};
 use super::{Errno, Result};
@@ -93,8 +94,7 @@ impl Stat {
 
 /// Stats `name` in `dir` without following a symlink; an empty name means `dir` itself.
 ///
-/// A FUSE or network file system is asked what it is asked by stat(2) (no
-/// AT_STATX_DONT_SYNC): its own idea of what we have just changed is old.
+/// What the kernel knows is enough, but see [`ask_servers`].
 pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     let mut s = ask(dir, name)?;
     if s.mnt_id == 0 {
@@ -105,6 +105,20 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     Ok(s)
 }
 
+/// Set once something that we write to is another server's.
+static ASK_SERVERS: AtomicBool = AtomicBool::new(false);
+
+/// The upper is of a FUSE or network file system: from now on such ones are asked
+/// as by stat(2), for what the kernel knows of an object we have just changed is
+/// old.
+///
+/// Not asked without need: `name` may be where our own mount is, and the kernel
+/// goes into that before we see that it is another mount. The question would then
+/// wait for us, who wait for its answer.
+pub fn ask_servers() {
+    ASK_SERVERS.store(true, Ordering::Relaxed);
+}
+
 /// Stats the object that a descriptor holds.
 pub fn of_descriptor(fd: BorrowedFd<'_>) -> Result<Stat> {
     stat_at(fd, b"")
@@ -112,9 +126,13 @@ pub fn of_descriptor(fd: BorrowedFd<'_>) -> Result<Stat> {
 
 fn ask(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+    let sync = match ASK_SERVERS.load(Ordering::Relaxed) {
+        true => AtFlags::empty(),
+        false => AtFlags::STATX_DONT_SYNC,
+    };
     if features::allowed(Feature::Statx) {
         let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-        match rustix::fs::statx(dir, name, flags, mask) {
+        match rustix::fs::statx(dir, name, flags | sync, mask) {
             Ok(x) => return Ok(from_statx(&x)),
             // Some seccomp filters: fstatat(2) serves from then on.
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => {

@@ -51,6 +51,30 @@ fn a_given_mount_is_served_in_the_background_too() {
 }
 
 #[test]
+fn a_descriptor_that_is_stdin_is_served_in_the_background_too() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let script = "./acetate mount -o lowerdir=a:b /dev/fd/0 <&3; exec 3>&-; \
+         timeout -s KILL 10 ls m; timeout -s KILL 10 cat m/from-a; umount m";
+    check(&given(&world, script), "from-a\nfrom-b\na");
+    world.wait_for_the_end();
+}
+
+#[test]
+fn a_negative_number_is_no_descriptor() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    let script = "! ./acetate mount -f -o lowerdir=a:b /dev/fd/-1 <&3; umount m; echo refused";
+    let out = given(&world, script);
+    check(&out, "refused");
+    assert!(text(&out).contains("does not exist"), "{}", text(&out));
+}
+
+#[test]
 fn an_ordinary_user_without_any_right_serves_a_given_mount() {
     if !can_mount() {
         return;
