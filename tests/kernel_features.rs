@@ -50,6 +50,7 @@ const HIDDEN: &[&str] = &[
     "-ext4-uuid",
     "-fs-uuid:-ext4-uuid:-disk-by-uuid",
     "-rename-whiteout",
+    "-rename-exchange",
     "-unnamed-file",
     "-tmpfs-user-xattr",
     "4.18",
@@ -189,6 +190,31 @@ fn names_and_metadata_are_the_kernels_without_the_new_calls() {
         .step("echo more >> x/c; cat d2/b; stat -c '%h %a %u:%g' x/c d2/b d2/s d2/p; rm -r d2/e; mkdir d2/e; ls -A d2/e")
         .step("mv d2/b d2/s x; rm -r d2; ls -RA; touch -d @7 x; chmod 1755 x; stat -c '%Y %a' x")
         .run();
+    }
+}
+
+/// A file system without RENAME_EXCHANGE (ramfs before 5.16, network file systems): directories that lowers have could not be
+/// removed, nor a new one be moved over such a one (EINVAL).
+#[test]
+fn directories_are_removed_and_replaced_where_nothing_can_be_exchanged() {
+    for words in ["", "userxattr,"] {
+        Story::new(
+            2,
+            "mkdir -p l0/d/deep l1/d/deep l0/x l1/gone/g; echo g > l0/d/g; echo h > l1/d/deep/h; echo y > l0/x/y; echo z > l1/gone/g/z",
+        )
+        .options(&format!("{words}kernel_features=-rename-exchange"))
+        .not_the_kernel("its upper must be able to")
+        .step("mkdir e; echo n > e/n; rm -r d/g d/deep; mv -T e d; ls -A d; ls; mkdir f; rm d/n x/y; mv -T d x; mv -T x f; find . | sort")
+        .step("find . | sort; mkdir d x; rm -r gone; mkdir gone; touch gone/new; find . | sort")
+        .step("find . | sort; rm -r gone; ls -A")
+        .run()
+        .into_iter()
+        .zip([
+            "n\nd\ngone\nx\n.\n./f\n./gone\n./gone/g\n./gone/g/z\n",
+            ".\n./f\n./gone\n./gone/g\n./gone/g/z\n.\n./d\n./f\n./gone\n./gone/new\n./x\n",
+            ".\n./d\n./f\n./gone\n./gone/new\n./x\nd\nf\nx\n",
+        ])
+        .for_each(|(printed, wanted)| assert_eq!(printed, wanted));
     }
 }
 

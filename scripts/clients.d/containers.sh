@@ -47,6 +47,8 @@ step_commit() {
     podman run --name c base changes
     podman commit -q c committed
     image_list committed committed
+    podman run --rm committed tree / >inside.list
+    compare_list inside-committed inside.list
     # Not here: deleting one of several links in a layer of its own (layers say
     # nothing about the others), and replacing a directory that has extended
     # attributes (vfs keeps the old ones).

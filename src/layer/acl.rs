@@ -95,6 +95,14 @@ impl Acl {
         )
     }
 
+    /// The permission bits that a mode shows for it. See posix_acl_equiv_mode().
+    pub fn permissions(&self) -> u32 {
+        let of = |tag| self.entries.iter().find(|e| e.tag == tag);
+        let bits = |e: Option<&Entry>| e.map_or(0, |e| u32::from(e.perm & 7));
+        let group = of(MASK).or_else(|| of(GROUP_OBJ));
+        bits(of(USER_OBJ)) << 6 | bits(group) << 3 | bits(of(OTHER))
+    }
+
     /// What a new object in a directory with this default ACL gets: its access
     /// ACL (`None` where plain mode bits say it all) and its mode.
     /// See posix_acl_create_masq() in fs/posix_acl.c.

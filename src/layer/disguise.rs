@@ -13,6 +13,12 @@ pub const USER_OVERRIDE: &[u8] = b"user.containers.override_stat";
 /// The older name, still read.
 pub const OLD_OVERRIDE: &[u8] = b"user.fuseoverlayfs.override_stat";
 
+/// Prefix under which `security.X` is kept where the daemon may not set it
+/// (`xattr_permissions=2`; contract 2.3).
+pub const DISGUISED: &[u8] = b"user.containers.override_";
+/// The same, of the names it is used for.
+pub const SECURITY_DISGUISED: &[u8] = b"user.containers.override_security.";
+
 /// The name itself where it is one of the override xattrs.
 pub fn is_override(name: &[u8]) -> Option<&[u8]> {
     [SECURITY_OVERRIDE, USER_OVERRIDE, OLD_OVERRIDE]

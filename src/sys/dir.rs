@@ -249,7 +249,12 @@ pub fn rename(
             return Ok(rustix::fs::renameat(from.0, from.1, to.0, to.1)?);
         }
         Rename::NoReplace => RenameFlags::NOREPLACE,
-        Rename::Exchange => RenameFlags::EXCHANGE,
+        Rename::Exchange => {
+            if !features::allowed(Feature::RenameExchange) {
+                return Err(Errno::EINVAL);
+            }
+            RenameFlags::EXCHANGE
+        }
         Rename::Whiteout => {
             if !features::allowed(Feature::RenameWhiteout) {
                 return Err(Errno::EINVAL);

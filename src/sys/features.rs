@@ -51,6 +51,7 @@ pub enum Feature {
     DiskByUuid,
     UserWhiteout,
     RenameWhiteout,
+    RenameExchange,
     UnnamedFile,
     TmpfsUserXattr,
 }
@@ -111,6 +112,7 @@ const TABLE: &[Row] = &[
     // "vfs: allow unprivileged whiteout creation", v5.8 (systemd issue 16721)
     Row(Feature::UserWhiteout, "user-whiteout", Some((5, 8))),
     Row(Feature::RenameWhiteout, "rename-whiteout", None),
+    Row(Feature::RenameExchange, "rename-exchange", None),
     Row(Feature::UnnamedFile, "unnamed-file", None),
     Row(Feature::TmpfsUserXattr, "tmpfs-user-xattr", None),
 ];

@@ -171,11 +171,11 @@ fn attribute_whiteouts_hide_where_the_directory_says_so() {
     let kernel = Mount::kernel(&layers, "");
     let reference = Snapshot::of(&layers.merged);
     kernel.unmount();
-    assert!(
-        !reference.objects.contains_key("d/f2"),
-        "the kernel of this host knows xattr whiteouts"
-    );
     assert_names(&layers, &["d", "d/f0", "d/f1", "d/same"], &["d/f2"]);
+    if reference.objects.contains_key("d/f2") {
+        crate::support::skip("the kernel of this host knows no xattr whiteouts (Linux 6.7)");
+        return;
+    }
     let mount = Mount::acetate(&layers, "");
     let lines = diff(&reference, &Snapshot::of(&layers.merged));
     mount.unmount();

@@ -51,6 +51,8 @@ const NOT_IN_A_USER_NAMESPACE: [(&str, &[&str]); 5] = [
             "mf886_",
             "try194_",
             "p22002_",
+            "an_acl_sets_the_mode",
+            "a_chown_by_an_owner_outside",
             "b2084_a_descriptor_that_the_parent",
             "b867_",
             "f418_",
@@ -60,6 +62,7 @@ const NOT_IN_A_USER_NAMESPACE: [(&str, &[&str]); 5] = [
     (
         "trusted.* xattrs",
         &[
+            "a_name_that_cannot_be_looked_up",
             "f136_",
             "f425_",
             "f76_",

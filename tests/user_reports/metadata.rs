@@ -247,15 +247,51 @@ fn capabilities_in_xattrs_and_real_ones_are_one() {
             );
         },
     );
+    let lower = "cp /bin/true l0/own; setfattr -n user.containers.override_security.capability -v 0x0100000208000000000000000000000000000000 l0/own";
+    on_ours(Base::Shm, 1, lower, words, |layers, _| {
+        let out = sh(
+            &layers.merged,
+            "getcap own; chmod 711 own; getcap own; cp /bin/true new; setcap cap_kill+ep new; echo >> own; echo >> new; getcap own new; stat -c %a own",
+        );
+        assert_eq!(
+            out.unwrap(),
+            "own cap_fowner=ep\nown cap_fowner=ep\n711\n",
+            "copied up with the file, dropped by a write"
+        );
+    });
     on_ours(
         Base::Shm,
         1,
-        "cp /bin/true l0/own; setfattr -n user.containers.override_security.capability -v 0x0100000208000000000000000000000000000000 l0/own",
+        lower,
         "xattr_permissions=2,ro",
         |layers, _| {
             assert_eq!(
                 sh(&layers.merged, "getcap own").unwrap(),
                 "own cap_fowner=ep\n"
+            );
+        },
+    );
+}
+
+/// podman with `force_mask`, then setfacl: the ACL's mask is the group bits of the mode, wherever the mode is kept.
+#[test]
+fn an_acl_sets_the_mode_that_is_kept_in_an_xattr() {
+    if !(require_real_root() && host::require_program("setfacl")) {
+        return;
+    }
+    on_ours(
+        Base::Shm,
+        1,
+        "mkdir l0/d; echo x > l0/f; chmod 4640 l0/f",
+        "xattr_permissions=2",
+        |layers, _| {
+            let out = sh(
+                &layers.merged,
+                "chmod 750 d; setfacl -m u:1000:rwx d f; stat -c '%n %a' d f; getfacl -pn f | grep -v ^#; chmod 600 f; stat -c '%n %a' f; getfacl -pn f | grep mask; setfacl -b f d; stat -c '%n %a' d f",
+            );
+            assert_eq!(
+                out.unwrap(),
+                "d 770\nf 4670\nuser::rw-\nuser:1000:rwx\ngroup::r--\nmask::rwx\nother::---\n\nf 600\nmask::---\nd 750\nf 600\n"
             );
         },
     );

@@ -274,7 +274,7 @@ impl Upper {
         } else if self.whiteouts != WhiteoutKind::DotWh {
             self.expect_whiteouts(at.as_fd())?;
             self.stage_whiteout(aside)?;
-            dir::rename(from, to, Rename::Exchange)?;
+            self.swap(aside, from.0, from.1)?;
         } else {
             self.add_whiteout(at.as_fd(), name)?;
             dir::rename(from, to, Rename::NoReplace)?;

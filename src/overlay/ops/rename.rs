@@ -326,12 +326,22 @@ impl Overlay {
         if is_dir && over_whiteout {
             // The whiteout comes to stand at the old name: needed there, or
             // removed.
-            dir::rename(from, to, Rename::Exchange)?;
-            if !a.lowers_show {
-                best_effort(
-                    "remove a whiteout that hides nothing",
-                    dir::unlink(from.0, from.1),
-                );
+            match dir::rename(from, to, Rename::Exchange) {
+                // See Upper::swap().
+                Err(Errno::EINVAL) => {
+                    dir::unlink(to.0, to.1)?;
+                    dir::rename(from, to, Rename::NoReplace)?;
+                    if a.lowers_show {
+                        upper.add_whiteout(from.0, from.1)?;
+                    }
+                }
+                Ok(()) if !a.lowers_show => {
+                    best_effort(
+                        "remove a whiteout that hides nothing",
+                        dir::unlink(from.0, from.1),
+                    );
+                }
+                r => r?,
             }
         } else if !a.lowers_show {
             dir::rename(from, to, Rename::Replace)?;
@@ -405,7 +415,7 @@ fn displace(upper: &Upper, b: &End<'_>) -> Result<Option<Name>> {
             Namespace::None => upper.add_dot_wh(b.at.as_fd(), &b.name),
             _ => upper.set_opaque(&stand_in),
         })
-        .and_then(|()| dir::rename((work, &temp), (b.at.as_fd(), &b.name), Rename::Exchange));
+        .and_then(|()| upper.swap(&temp, b.at.as_fd(), &b.name));
     if let Err(e) = placed {
         best_effort("remove a stand-in", dir::rmdir(work, &temp));
         return Err(e);
@@ -416,7 +426,7 @@ fn displace(upper: &Upper, b: &End<'_>) -> Result<Option<Name>> {
 /// Undoes [`displace`].
 fn put_back(upper: &Upper, b: &End<'_>, temp: &Name) -> Result<()> {
     let work = upper.work.as_fd();
-    dir::rename((work, temp), (b.at.as_fd(), &b.name), Rename::Exchange)?;
+    upper.swap(temp, b.at.as_fd(), &b.name)?;
     dir::rmdir(work, temp)
 }
 

@@ -4,15 +4,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::layer::acl::{self, Acl};
+use crate::layer::disguise::{DISGUISED, SECURITY_DISGUISED};
 use crate::layer::reserved;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::{Caller, Overlay};
 use crate::sys::{Errno, Kind, Result, Spot, xattr};
-
-/// Prefix under which `security.X` is kept where the daemon may not set it
-/// (`xattr_permissions=2`; contract 2.3).
-const SECURITY_DISGUISED: &[u8] = b"user.containers.override_";
 
 const CAPABILITY: &[u8] = b"security.capability";
 
@@ -37,14 +34,14 @@ fn is_acl(name: &[u8]) -> bool {
 impl Overlay {
     fn name_to_disk<'a>(&self, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         if self.settings.disguised_security && name.starts_with(b"security.") {
-            return Some(Cow::Owned([SECURITY_DISGUISED, name].concat()));
+            return Some(Cow::Owned([DISGUISED, name].concat()));
         }
         reserved::to_disk(name)
     }
 
     fn name_to_view<'a>(&self, disk: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         if self.settings.disguised_security
-            && let Some(rest) = disk.strip_prefix(SECURITY_DISGUISED)
+            && let Some(rest) = disk.strip_prefix(DISGUISED)
         {
             return rest
                 .starts_with(b"security.")
@@ -163,21 +160,41 @@ impl Overlay {
         }
         let flags = if disguised { 0 } else { flags };
         self.ensure_upper(node, Need::Meta)?;
-        let (spot, raw) = self.held(node)?;
-        let clear_sgid = name == acl::ACCESS
-            && raw.mode & libc::S_ISGID != 0
-            && caller.uid != 0
-            && self.settings.groups.to_disk(caller.gid) != Some(raw.gid)
-            && !caller.in_group(self.settings.groups.to_view(raw.gid));
+        let (spot, _) = self.held(node)?;
         node.xattrs.changes();
         let set = xattr::set(&spot, &disk, &value, flags);
         node.xattrs.changes();
         set?;
         node.unmask_ctime();
-        if clear_sgid && node.kind != Kind::Symlink {
-            // posix_acl_update_mode(): our own CAP_FSETID kept the bit.
-            let now = spot.stat()?;
-            spot.chmod(now.mode & 0o7777 & !libc::S_ISGID)?;
+        if name == acl::ACCESS && node.kind != Kind::Symlink {
+            self.mode_after_acl(node, &spot, &value, caller)?;
+        }
+        Ok(())
+    }
+
+    /// What posix_acl_update_mode() does to the mode and the disk has not done:
+    /// a mode in an xattr is not the disk's, and our own CAP_FSETID keeps sgid.
+    fn mode_after_acl(
+        &self,
+        node: &Arc<Node>,
+        spot: &Spot,
+        value: &[u8],
+        caller: Caller,
+    ) -> Result<()> {
+        let upper = self.stack.writable()?;
+        let now = self.undisguised(node, spot, &spot.stat()?)?;
+        let mut mode = now.mode & 0o7777;
+        if upper.disguise.is_some()
+            && let Some(acl) = Acl::parse(value)
+        {
+            mode = mode & !0o777 | acl.permissions();
+        }
+        let group = self.settings.groups.to_view(now.gid);
+        if caller.uid != 0 && !caller.in_group(group) {
+            mode &= !libc::S_ISGID;
+        }
+        if mode != now.mode & 0o7777 {
+            upper.change(spot, &now, None, None, Some(mode))?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::Upper;
-use crate::layer::disguise::{Disguise, SECURITY_OVERRIDE, USER_OVERRIDE};
+use crate::layer::disguise::{self, Disguise, SECURITY_OVERRIDE, USER_OVERRIDE};
 use crate::layer::{acl, reserved};
 use crate::overlay::options::XattrPermissions;
 use crate::sys::stat::SetTime;
@@ -108,7 +108,9 @@ impl Upper {
             r => r?,
         };
         for name in xattr::names(&list) {
-            if !reserved::copied_up(name) {
+            let disguised = self.disguise == Some(XattrPermissions::User)
+                && name.starts_with(disguise::SECURITY_DISGUISED);
+            if !reserved::copied_up(name) && !disguised {
                 continue;
             }
             let Some(value) = xattr::get(from, name)? else {

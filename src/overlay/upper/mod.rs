@@ -240,12 +240,12 @@ impl Upper {
                 self.expect_whiteouts(at)?;
                 let tmp = self.temp_name();
                 self.stage_whiteout(&tmp)?;
-                let how = if present == Present::Dir {
-                    Rename::Exchange
+                let placed = if present == Present::Dir {
+                    self.swap(&tmp, at, name)
                 } else {
-                    Rename::Replace
+                    dir::rename((self.work_fd(), &tmp), (at, name), Rename::Replace)
                 };
-                if let Err(e) = dir::rename((self.work_fd(), &tmp), (at, name), how) {
+                if let Err(e) = placed {
                     best_effort(
                         "remove a staged whiteout",
                         dir::unlink(self.work_fd(), &tmp),
@@ -258,6 +258,40 @@ impl Upper {
                 Ok(())
             }
         }
+    }
+
+    /// Lets an object of the work directory and one with a name change places.
+    ///
+    /// In one step where the file system can; else (ramfs before Linux 5.16, network
+    /// file systems) in three, which only a crash can come between: locks keep
+    /// clients out. A `.wh.` marker stands beside the name meanwhile, so that a
+    /// crash never brings back what lies below.
+    pub fn swap(&self, temp: &[u8], at: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
+        let (inside, outside) = ((self.work_fd(), temp), (at, name));
+        match dir::rename(inside, outside, Rename::Exchange) {
+            Err(Errno::EINVAL) => {}
+            r => return r,
+        }
+        self.add_dot_wh(at, name)?;
+        let swapped = self.swap_in_steps(inside, outside);
+        best_effort("remove a marker", self.drop_dot_wh(at, name));
+        swapped
+    }
+
+    fn swap_in_steps(
+        &self,
+        inside: (BorrowedFd<'_>, &[u8]),
+        outside: (BorrowedFd<'_>, &[u8]),
+    ) -> Result<()> {
+        let spare = self.temp_name();
+        let aside = (self.work_fd(), &spare[..]);
+        dir::rename(outside, aside, Rename::NoReplace)?;
+        if let Err(e) = dir::rename(inside, outside, Rename::NoReplace) {
+            let back = dir::rename(aside, outside, Rename::NoReplace);
+            best_effort("put an object back in its place", back);
+            return Err(e);
+        }
+        dir::rename(aside, inside, Rename::NoReplace)
     }
 
     /// Removes a directory that is empty in the merged view: it may hold markers.

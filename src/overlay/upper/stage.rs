@@ -148,16 +148,12 @@ impl Staged<'_> {
                 t
             }
         };
-        let how = if is_dir {
-            Rename::Exchange
-        } else {
-            Rename::Replace
-        };
-        dir::rename((work, &temp), (to, name), how)?;
         if is_dir {
+            self.upper.swap(&temp, to, name)?;
             // The whiteout now stands in the work directory; drop removes it.
             return Ok(self.file.clone());
         }
+        dir::rename((work, &temp), (to, name), Rename::Replace)?;
         self.temp = None;
         Ok(self.file.take())
     }
