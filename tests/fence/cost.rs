@@ -32,9 +32,10 @@ const ACTS: [(&str, Act); 4] = [
     }),
 ];
 
+/// The mount goes before what it is made of.
 struct Side {
-    layers: Layers,
     _mount: Mount,
+    layers: Layers,
 }
 
 fn side(options: &str) -> Side {
@@ -48,8 +49,8 @@ fn side(options: &str) -> Side {
     }
     let mount = Mount::acetate(&layers, options);
     Side {
-        layers,
         _mount: mount,
+        layers,
     }
 }
 
