@@ -7,7 +7,7 @@
 //! for the rest of the mount. That is right only where no object has an
 //! attribute and none can get one. So it is said
 //!
-//! - on read-only mounts alone,
+//! - on read-only mounts alone, of layers on local file systems,
 //! - after *every* object of every layer was asked (what upper layers hide is
 //!   asked too: the answer may then be needlessly careful, never wrong),
 //! - never after one error or one attribute that would be shown.
@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use super::Overlay;
 use crate::layer::{Layer, LayerId, UPPER};
 use crate::sys::dir::{Dirent, Reader};
-use crate::sys::{Errno, Kind, Name, Result, Spot, xattr};
+use crate::sys::{Errno, Kind, Name, Result, Spot, mount, xattr};
 
 /// Requests before the search begins.
 pub const FREE: u32 = 64;
@@ -88,7 +88,7 @@ enum Found {
 impl Absence {
     /// For a mount whose layers are open.
     pub fn new(overlay: &Overlay) -> Absence {
-        let possible = !overlay.writable() && overlay.settings.xattr_search;
+        let possible = !overlay.writable() && overlay.settings.xattr_search && all_local(overlay);
         Absence {
             known: AtomicU8::new(if possible { ASKING } else { SOME }),
             asked: AtomicU32::new(0),
@@ -209,6 +209,15 @@ impl Search {
         });
         Ok(())
     }
+}
+
+/// Whether every layer lies on a file system of this machine, which lists whatever
+/// it has. Servers do not always: `system.cifs_acl`, `ceph.*` and the like can be
+/// read without being listed.
+fn all_local(overlay: &Overlay) -> bool {
+    let uppers = overlay.stack.upper.iter().map(|u| &u.layer);
+    let mut layers = uppers.chain(&overlay.stack.lowers);
+    layers.all(|l| mount::is_local(l.root.as_fd()))
 }
 
 /// Whether the view would show an attribute of the object to anybody.
