@@ -89,8 +89,9 @@ fn in_a_mount_in_a_user_namespace_the_same_stories_hold() {
     let outer = tempfile::tempdir().unwrap();
     let folder = outer.path().display();
     let bin = support::mount::acetate_bin();
+    // Unmounted at the end: a namespace does not end while a daemon is in it that serves a mount there.
     let outer_mount = format!(
-        "mkdir '{folder}'/l '{folder}'/u '{folder}'/w; '{}' mount -o 'lowerdir={folder}/l,upperdir={folder}/u,workdir={folder}/w' /dev/shm; exec \"$@\"",
+        "mkdir '{folder}'/l '{folder}'/u '{folder}'/w; '{}' mount -o 'lowerdir={folder}/l,upperdir={folder}/u,workdir={folder}/w' /dev/shm; rc=0; \"$@\" || rc=$?; umount -l /dev/shm; exit $rc",
         bin.display()
     );
     if rustix::process::geteuid().is_root() {

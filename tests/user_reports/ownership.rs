@@ -233,11 +233,12 @@ fn p22002_a_backing_that_refuses_chown() {
             acetate_bin().display()
         );
         let script = format!(
-            "export TZ=UTC; mkdir l0/d; echo lower > l0/d/f; echo x > l0/f; {mount}
+            "gone() {{ umount merged || umount -l merged; wait $s; }}; trap 'umount -l merged 2>/dev/null || true' EXIT
+             export TZ=UTC; mkdir l0/d; echo lower > l0/d/f; echo x > l0/f; {mount}
              cd merged; echo new > n; chmod 640 n d/f; touch -d 2001-01-01 d/f n; mkdir e; mv e e2; rm n; ln d/f hard; ln -s x s; stat -c '%a %Y' d/f
              chown 5:6 d/f 2>&1 | sed 's/.*: //'; test -n \"{words}\" || stat -c '%u:%g %a' hard; if test -n \"{words}\"; then stat -c '%u:%g %a' hard; chmod 4755 d/f; stat -c '%u:%g %a' hard; fi
-             cd ..; umount merged; wait $s; {mount}
-             stat -c '%u:%g %a' merged/d/f; umount merged; wait $s; stat -c %u:%g upper/d/f >&2"
+             cd ..; gone; {mount}
+             stat -c '%u:%g %a' merged/d/f; gone; stat -c %u:%g upper/d/f >&2"
         );
         let said = sh(&layers.root, &script);
         assert_eq!(said.as_deref(), Ok(wanted), "{words}");
