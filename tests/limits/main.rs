@@ -398,12 +398,12 @@ fn long_copy_ups_hold_nobody_up() {
         threads + 2,
         waits.len()
     );
-    assert!(median < Duration::from_millis(10), "median {median:?}");
-    // A blocked event loop would make the wait as long as a copy; a loaded machine makes it some tens of milliseconds.
+    // A blocked event loop would make every wait as long as a copy. Measured against the copies of this very run: a loaded
+    // machine makes both longer.
+    let at_most = |part: f32, floor| copied.mul_f32(part).max(Duration::from_millis(floor));
     assert!(
-        p99 < Duration::from_millis(100)
-            && worst < copied.mul_f32(0.6).max(Duration::from_millis(300)),
-        "p99 {p99:?}, worst {worst:?}, copies {copied:?}"
+        median < at_most(0.02, 10) && p99 < at_most(0.2, 100) && worst < at_most(0.6, 300),
+        "median {median:?}, p99 {p99:?}, worst {worst:?}, copies {copied:?}"
     );
     // The daemon syncs the upper before it ends, which takes a slow disk longer than the harness waits.
     sh(&layers.root, "sync -f .").unwrap();
