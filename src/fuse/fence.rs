@@ -3,7 +3,7 @@
 //! | when | where | what |
 //! |---|---|---|
 //! | the mount is made, no loop runs | main thread | no_new_privs; capabilities ([`caps`]) |
-//! | before the first request | the thread that makes the event loops | paths ([`paths`]) |
+//! | before the first request | the thread that makes the event loops | paths (`sys::fence::paths`) |
 //! | the mount is in its place | every thread | system calls ([`calls`]) |
 //!
 //! The loops and the workers are made by the fenced thread and are inside all
