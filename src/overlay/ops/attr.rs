@@ -174,7 +174,7 @@ impl Overlay {
     }
 
     /// Whether the caller is in the group of an object, given in disk ids.
-    fn in_group(&self, now: &Stat, caller: Caller) -> bool {
+    pub(super) fn in_group(&self, now: &Stat, caller: Caller) -> bool {
         let gid = self.settings.groups.to_view(now.gid);
         caller.gid == gid || caller.in_group(gid)
     }

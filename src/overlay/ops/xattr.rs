@@ -189,8 +189,7 @@ impl Overlay {
         {
             mode = mode & !0o777 | acl.permissions();
         }
-        let group = self.settings.groups.to_view(now.gid);
-        if caller.uid != 0 && !caller.in_group(group) {
+        if caller.uid != 0 && !self.in_group(&now, caller) {
             mode &= !libc::S_ISGID;
         }
         if mode != now.mode & 0o7777 {
