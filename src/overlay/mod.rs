@@ -24,7 +24,7 @@
 //! # Lock order
 //! copy-up (one node; nothing else held) → rename (read, or write) → directory
 //! (parent before child; two directories only with rename held for writing) →
-//! links → table shard, descriptor cache, listing cache (leaves).
+//! table shard → links → descriptor cache, listing cache, orphans (leaves).
 //! Requests on data take none of them but the leaves and, for an instant,
 //! rename for reading.
 
@@ -189,7 +189,8 @@ impl Overlay {
     fn vanished(&self, node: &Node) {
         self.fds.remove_node(node);
         self.listings.remove(node.ino);
-        if let (Some(id), true) = (node.upper.get(), node.is_orphan()) {
+        let gone = node.is_orphan() && !node.has_other_names();
+        if let (Some(id), true) = (node.upper.get(), gone) {
             let layer = crate::layer::UPPER;
             self.table
                 .drop_claim(inode::table::Claim { layer, id: *id }, node.ino);

@@ -53,6 +53,11 @@ fn parse(bytes: &[u8], number: u64) -> Result<FileId, String> {
     }
 }
 
+/// Whose block this is, as it says at this place.
+pub fn owner(bytes: &[u8], number: u64) -> Result<FileId, String> {
+    parse(bytes, number)
+}
+
 /// Creates a file (it must not exist) of `blocks` blocks.
 pub fn create(path: &Path, id: &FileId, blocks: u64) -> io::Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).open(path)?;

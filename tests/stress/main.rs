@@ -16,6 +16,7 @@
 mod support;
 
 mod block;
+mod cached;
 mod private;
 mod shared;
 
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use block::FileId;
@@ -113,16 +115,28 @@ fn run(kind: Kind, options: &str) {
                 .unwrap()
         })
         .collect();
-    let ended: Vec<_> = workers
-        .into_iter()
-        .map(|mut w| w.wait().unwrap().success())
-        .collect();
+    let forgetting = AtomicBool::new(true);
+    let ended: Vec<_> = std::thread::scope(|scope| {
+        scope.spawn(|| forget(&layers.merged, &forgetting));
+        let ended = workers
+            .into_iter()
+            .map(|mut w| w.wait().unwrap().success())
+            .collect();
+        forgetting.store(false, Ordering::Release);
+        ended
+    });
     let live = Snapshot::of(&layers.merged);
+    let stale = cached::stale(&layers.merged, &live).unwrap();
     mount.unmount();
     let again = Mount::with(kind, &layers, options);
     let remounted = Snapshot::of(&layers.merged);
     let one_file_each = names_of_one_file(&layers.merged, &remounted);
     again.unmount();
+    assert_eq!(
+        stale,
+        Vec::<String>::new(),
+        "the kernel keeps what is not so"
+    );
     let lines = diff_with(&live, &remounted, Facets::REMOUNT);
     eprintln!(
         "stress {kind:?} {options:?}: {} objects at the end",
@@ -153,6 +167,15 @@ fn run(kind: Kind, options: &str) {
             "acetate | kernel on the same upper:\n{}",
             lines[..lines.len().min(40)].join("\n")
         );
+    }
+}
+
+/// Makes the kernel forget every name and file that nobody uses, again and again, as it does when memory runs short:
+/// a remount drops the names of that file system alone. What is known of a file is then less than it has.
+fn forget(merged: &Path, go_on: &AtomicBool) {
+    while go_on.load(Ordering::Acquire) {
+        rustix::mount::mount_remount(merged, rustix::mount::MountFlags::empty(), c"").unwrap();
+        std::thread::sleep(Duration::from_millis(25));
     }
 }
 

@@ -318,7 +318,7 @@ pub struct Node {
     pub links: Mutex<Links>,
     /// Held while this node's data is copied; by nobody who holds another lock.
     pub copy_up: Mutex<()>,
-    /// Its last name is gone.
+    /// Its last known name is gone. Changes under the lock of `links`.
     pub orphan: AtomicBool,
     /// Directories only.
     pub dir: Option<Box<DirPart>>,
@@ -390,7 +390,31 @@ impl Node {
         self.links.lock().first().cloned()
     }
 
-    /// Whether its last name is gone.
+    /// It has this name; whether it was without any known one until now.
+    pub fn gain_name(&self, parent: &Arc<Node>, name: &Name) -> bool {
+        let mut links = self.links.lock();
+        links.add(parent, name);
+        self.orphan.swap(false, Ordering::AcqRel)
+    }
+
+    /// It has this name no longer; whether that was the last known one.
+    pub fn lose_name(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        let mut links = self.links.lock();
+        links.remove(parent, name);
+        let none = links.is_empty();
+        if none {
+            self.orphan.store(true, Ordering::Release);
+        }
+        none
+    }
+
+    /// Whether the merged view counts names of it, known or not: its anchor stays
+    /// as long as it does.
+    pub fn has_other_names(&self) -> bool {
+        self.nlink.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether its last known name is gone.
     pub fn is_orphan(&self) -> bool {
         self.orphan.load(Ordering::Acquire)
     }

@@ -41,7 +41,8 @@ impl Overlay {
         {
             let _rename = self.rename.read();
             let _dir = d.lock.write();
-            if d.dead.load(Ordering::Acquire) || node.is_orphan() {
+            let nameless = node.is_orphan() && !node.has_other_names();
+            if d.dead.load(Ordering::Acquire) || nameless {
                 return Err(Errno::ENOENT);
             }
             if self.resolve(parent, &name, From::Top)?.is_some() {
@@ -54,7 +55,7 @@ impl Overlay {
             self.count_links(upper, node, 1);
             node.unmask_ctime();
             parent.unmask_ctime();
-            node.links.lock().add(parent, &name);
+            self.named(node, parent, &name);
             self.listings.added(parent.ino, &name, node.ino, node.kind);
         }
         self.getattr(node)

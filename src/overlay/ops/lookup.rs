@@ -68,15 +68,25 @@ impl Overlay {
             |n| self.same(n, parent, name, found, claim),
             |ino| new_node(ino, found),
         );
-        let mut links = node.links.lock();
-        links.add(parent, name);
-        drop(links);
-        if node.is_orphan() {
+        self.named(&node, parent, name);
+        node
+    }
+
+    /// A node has this name, from now on or as was just learnt.
+    pub(super) fn named(&self, node: &Arc<Node>, parent: &Arc<Node>, name: &Name) {
+        if node.gain_name(parent, name) {
             // A file with several names was known by one that went; here is another.
-            node.orphan.store(false, Ordering::Release);
             self.orphans.remove(self.stack.upper.as_ref(), node.ino);
         }
-        node
+    }
+
+    /// Whether the upper object of a node cannot have been replaced by another with
+    /// its inode number: it has a name, or something keeps it without one.
+    fn is_kept(&self, n: &Node) -> bool {
+        // Under this lock a node gets and loses its names: who finds it without
+        // one finds also what keeps it.
+        let _links = n.links.lock();
+        !n.is_orphan() || (!n.is_dir() && (self.orphans.holds(n.ino) || n.has_other_names()))
     }
 
     /// Whether a node that has the number is the object that was found.
@@ -87,8 +97,7 @@ impl Overlay {
         if let Some(u) = &found.upper {
             // A number that was given up may be used again while the old object's
             // node is still known: only what is kept is certainly the same.
-            let kept = !n.is_orphan() || (!n.is_dir() && self.orphans.holds(n.ino));
-            return kept && n.upper.get() == Some(&u.id);
+            return self.is_kept(n) && n.upper.get() == Some(&u.id);
         }
         if n.is_upper() || n.is_orphan() && found.lower_nlink < 2 {
             return false;

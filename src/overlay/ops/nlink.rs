@@ -76,7 +76,9 @@ impl Overlay {
         if count == NO_NLINK {
             return Ok(());
         }
-        let real = i64::from(spot.stat()?.nlink);
+        // A name aside in the work directory goes by itself, without a count.
+        let aside = i64::from(self.orphans.is_aside(node.ino));
+        let real = i64::from(spot.stat()?.nlink) - aside;
         let mark = NlinkMark::Upper(i32::try_from(count - real).unwrap_or(0));
         upper.set_mark(spot, "nlink", &mark.encode())
     }

@@ -162,18 +162,17 @@ impl Overlay {
     ) {
         node.unmask_ctime();
         parent.unmask_ctime();
-        let mut links = node.links.lock();
-        links.remove(parent, name);
-        let none = links.is_empty();
-        drop(links);
+        let none = node.lose_name(parent, name);
         if let Some(d) = node.dir.as_ref().filter(|_| none) {
             d.dead.store(true, Ordering::Release);
             self.listings.remove(node.ino);
         }
-        if none {
-            node.orphan.store(true, Ordering::Release);
-        }
         self.count_links(upper, node, -1);
+        if !none && self.orphans.holds(node.ino) {
+            // It was kept as one that loses its last known name, and another name
+            // was found meanwhile, in another directory.
+            self.orphans.remove(Some(upper), node.ino);
+        }
     }
 
     /// Before the last known name of an upper object goes, the object itself is
