@@ -21,6 +21,7 @@ use super::answers::{
 use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Op};
+use super::notify::OldAttributes;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
@@ -50,6 +51,16 @@ impl PrimeHandle {
     }
 }
 
+/// Takes the way to the kernel that is no reply.
+pub struct ConnectHandle(Arc<Shared>);
+
+impl ConnectHandle {
+    /// There it is.
+    pub fn connect(&self, notifier: fuser::Notifier) {
+        self.0.old.connect(notifier);
+    }
+}
+
 /// Ends the mount when the event loops are over.
 #[derive(Clone)]
 pub struct ShutdownHandle(Arc<Shared>);
@@ -73,6 +84,7 @@ impl Adapter {
             priming: AtomicBool::new(true),
             counters: Counters::default(),
             workers: Workers::default(),
+            old: OldAttributes::default(),
             ttl,
             forgotten: AtomicUsize::new(0),
         };
@@ -91,6 +103,11 @@ impl Adapter {
     /// To be called when that was done.
     pub fn prime_handle(&self) -> PrimeHandle {
         PrimeHandle(self.shared.clone())
+    }
+
+    /// To be called with the connection, before it is served.
+    pub fn connect_handle(&self) -> ConnectHandle {
+        ConnectHandle(self.shared.clone())
     }
 
     /// To be called when the event loops have ended.
@@ -429,7 +446,10 @@ impl Filesystem for Adapter {
             || self.shared.overlay.remove_is_long(&b, &new)
             || how == How::Exchange && self.shared.overlay.rename_is_long(&b, &new);
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.rename((&a, &old), (&b, &new), how), reply);
+            let moved = s.overlay.rename((&a, &old), (&b, &new), how);
+            let objects = moved.iter().flatten().map(|n| INodeNo(s.number(n.ino)));
+            let whose: Vec<_> = objects.chain([parent, newparent]).collect();
+            reply_empty(s.changed(moved, &whose).map(drop), reply);
         });
     }
 
@@ -453,7 +473,7 @@ impl Filesystem for Adapter {
         let name = bytes(newname).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
         self.run(long, reply, move |s, reply| {
-            let attr = s.overlay.link(&node, &parent, &name);
+            let attr = s.changed(s.overlay.link(&node, &parent, &name), &[newparent]);
             s.reply_entry(attr.map(|attr| Some(Entry { node, attr })), reply);
         });
     }
@@ -655,7 +675,8 @@ impl Filesystem for Adapter {
         let (name, value, who) = (bytes(name).to_vec(), value.to_vec(), caller(req));
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.setxattr(&node, &name, &value, flags, who), reply);
+            let set = s.overlay.setxattr(&node, &name, &value, flags, who);
+            reply_empty(s.changed(set, &[ino]), reply);
         });
     }
 
@@ -700,7 +721,8 @@ impl Filesystem for Adapter {
         let name = bytes(name).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.removexattr(&node, &name), reply);
+            let removed = s.overlay.removexattr(&node, &name);
+            reply_empty(s.changed(removed, &[ino]), reply);
         });
     }
 
@@ -749,7 +771,8 @@ impl Filesystem for Adapter {
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
         let (who, range) = (caller(req), (offset, length));
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.fallocate(&node, mode as u32, range, who), reply);
+            let done = s.overlay.fallocate(&node, mode as u32, range, who);
+            reply_empty(s.changed(done, &[ino]), reply);
         });
     }
 
@@ -814,15 +837,16 @@ impl Filesystem for Adapter {
 }
 
 impl Adapter {
-    fn remove(&self, parent: INodeNo, name: &OsStr, what: Target, reply: ReplyEmpty) {
-        let parent = match self.shared.node(parent) {
+    fn remove(&self, ino: INodeNo, name: &OsStr, what: Target, reply: ReplyEmpty) {
+        let parent = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let name = bytes(name).to_vec();
         let long = what == Target::NonDir && self.shared.overlay.remove_is_long(&parent, &name);
         self.run(long, reply, move |s, reply| {
-            reply_empty(s.overlay.remove(&parent, &name, what), reply);
+            let removed = s.overlay.remove(&parent, &name, what);
+            reply_empty(s.changed(removed, &[ino]), reply);
         });
     }
 

@@ -13,6 +13,7 @@ use fuser::{
 use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::Counters;
+use super::notify::OldAttributes;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     pub(super) priming: AtomicBool,
     pub(super) counters: Counters,
     pub(super) workers: Workers,
+    pub(super) old: OldAttributes,
     pub(super) ttl: Duration,
     /// Nodes that went since memory was last given back.
     pub(super) forgotten: AtomicUsize,
@@ -163,8 +165,17 @@ impl Shared {
         name: &OsStr,
         new: &New<'_>,
     ) -> Result<Entry> {
-        let parent = self.node(parent)?;
-        self.overlay.make(&parent, bytes(name), new, req)
+        let dir = self.node(parent)?;
+        let made = self.overlay.make(&dir, bytes(name), new, req);
+        self.changed(made, &[parent])
+    }
+
+    /// A change that was made, once the kernel knows whose attributes moved with it.
+    pub(super) fn changed<T>(&self, done: Result<T>, whose: &[INodeNo]) -> Result<T> {
+        if done.is_ok() {
+            whose.iter().for_each(|ino| self.old.of(*ino));
+        }
+        done
     }
 
     /// The first two names of every listing.
@@ -300,7 +311,7 @@ impl Shared {
             if changed & 0x18 != 0 && req.uid != 0 {
                 return Err(Errno::EPERM);
             }
-            self.overlay.set_fs_xattr(&node, raw)?;
+            self.changed(self.overlay.set_fs_xattr(&node, raw), &[ino])?;
             return Ok(Vec::new());
         }
         if control::SETFLAGS.contains(&cmd) {
@@ -311,7 +322,7 @@ impl Shared {
             if changed & control::ROOT_FLAGS != 0 && req.uid != 0 {
                 return Err(Errno::EPERM);
             }
-            self.overlay.set_inode_flags(&node, flags)?;
+            self.changed(self.overlay.set_inode_flags(&node, flags), &[ino])?;
             return Ok(Vec::new());
         }
         Err(Errno::ENOTTY)

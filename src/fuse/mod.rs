@@ -4,7 +4,8 @@
 //! time; a node is not used after its FORGET. What it does not: lookups and
 //! listings run in parallel with each other, RELEASE and FORGET arrive whenever
 //! they like, READ and WRITE come without a handle (zero-message open).
-//! From a request nothing is sent to the kernel but the reply.
+//! From a request nothing is sent to the kernel but the reply and, before it, that
+//! attributes are old (`notify`).
 
 pub mod adapter;
 mod answers;
@@ -14,6 +15,7 @@ pub mod convert;
 pub mod counters;
 pub mod fence;
 pub mod hidden;
+mod notify;
 pub mod offer;
 pub mod outside;
 pub mod session;

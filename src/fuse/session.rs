@@ -110,7 +110,9 @@ fn start_loops(
             "the log (-f -d) says more",
         ),
     };
+    let connect = adapter.connect_handle();
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
+    connect.connect(session.notifier());
     std::thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {

@@ -32,6 +32,9 @@ pub enum How {
     Exchange,
 }
 
+/// The nodes whose names a rename changed: none, one, or two that changed places.
+pub type Moved = Vec<Arc<Node>>;
+
 /// One end of a rename.
 struct End<'a> {
     parent: &'a Arc<Node>,
@@ -51,7 +54,7 @@ const OVERTAKEN: usize = 8;
 const REDIRECT_WRITE_MAX: usize = 2048;
 
 impl Overlay {
-    /// Renames `from` to `to`, each a directory and a name.
+    /// Renames `from` to `to`, each a directory and a name; what moved.
     ///
     /// # Locks
     /// copy-up of both parents and of what moves; then rename (write).
@@ -63,7 +66,7 @@ impl Overlay {
         from: (&Arc<Node>, &[u8]),
         to: (&Arc<Node>, &[u8]),
         how: How,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         self.check_writable()?;
         let (old, new) = (checked(from.1)?, creatable(to.1)?);
         if how == How::Exchange {
@@ -84,7 +87,7 @@ impl Overlay {
         from: (&Arc<Node>, &Name),
         to: (&Arc<Node>, &Name),
         how: How,
-    ) -> Result<()> {
+    ) -> Result<Moved> {
         let (old, new) = (from.1.clone(), to.1.clone());
         self.refuse_early((from.0, &old), (to.0, &new), how)?;
         self.ensure_upper(from.0, Need::Meta)?;
@@ -191,14 +194,14 @@ impl Overlay {
         wanted && redirect_of(node).is_some()
     }
 
-    fn move_now(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, how: How) -> Result<()> {
+    fn move_now(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, how: How) -> Result<Moved> {
         let Some((node, found)) = &a.here else {
             return Err(Errno::ENOENT);
         };
         match (&b.here, how) {
             (Some(_), How::NoReplace) => return Err(Errno::EEXIST),
             (None, How::Exchange) => return Err(Errno::ENOENT),
-            (Some((n, _)), _) if Arc::ptr_eq(n, node) => return Ok(()),
+            (Some((n, _)), _) if Arc::ptr_eq(n, node) => return Ok(Moved::new()),
             _ => {}
         }
         self.check_movable(a, node, found)?;
@@ -242,7 +245,7 @@ impl Overlay {
             self.repin(upper, victim);
         }
         self.moved(node, a, b);
-        Ok(())
+        Ok(vec![node.clone()])
     }
 
     /// What moves stands in the upper under its name, or the preparation was
@@ -359,7 +362,7 @@ impl Overlay {
         upper.drop_dot_wh(to.0, to.1)
     }
 
-    fn exchange(&self, upper: &Upper, a: &End<'_>, b: &End<'_>) -> Result<()> {
+    fn exchange(&self, upper: &Upper, a: &End<'_>, b: &End<'_>) -> Result<Moved> {
         let (Some((x, _)), Some((y, yf))) = (&a.here, &b.here) else {
             return Err(Errno::ENOENT);
         };
@@ -377,7 +380,7 @@ impl Overlay {
         y.links.lock().add(a.parent, &a.name);
         self.listings.added(b.parent.ino, &b.name, x.ino, x.kind);
         self.listings.added(a.parent.ino, &a.name, y.ino, y.kind);
-        Ok(())
+        Ok(vec![x.clone(), y.clone()])
     }
 
     fn moved(&self, node: &Arc<Node>, a: &End<'_>, b: &End<'_>) {
