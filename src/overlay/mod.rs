@@ -195,9 +195,7 @@ impl Overlay {
             self.table
                 .drop_claim(inode::table::Claim { layer, id: *id }, node.ino);
         }
-        if node.is_orphan() {
-            self.orphans.remove(self.stack.upper.as_ref(), node.ino);
-        }
+        self.orphans.remove(self.stack.upper.as_ref(), node);
     }
 
     /// Ends the mount: what fsync never asked for is synced too, unless volatile.

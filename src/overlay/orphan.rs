@@ -1,15 +1,22 @@
-//! Objects whose last known name is gone and that somebody may still have open.
+//! Objects whose last known name went while somebody may have had them open.
 //!
 //! With zero-message opens the daemon cannot know who has a file open, so an
 //! upper object that loses its name is kept until FORGET: by a descriptor while
 //! the budget lasts, beyond it under a name in the work directory (which the
 //! next mount sweeps).
+//!
+//! It may have other names that nobody knows yet (the kernel forgot them), and be
+//! found by one. It stays kept all the same: the name aside is then a link that
+//! is not counted, and were it removed, whoever asked for the link count just
+//! before would hand on an old one.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
+use super::inode::node::Node;
 use super::upper::Upper;
 use crate::sys::{Name, Result, Spot, best_effort};
 
@@ -24,10 +31,21 @@ enum Kept {
     Moving(Name),
 }
 
+/// A node's address, as long as the node is there.
+type Owner = usize;
+
+fn owner(node: &Node) -> Owner {
+    std::ptr::from_ref(node).addr()
+}
+
 /// All of them.
 #[derive(Debug)]
 pub struct Orphans {
-    kept: DashMap<u64, Kept>,
+    /// By number, with the node that has it: when a node is forgotten, its number
+    /// may have gone to a new node of the same object already.
+    kept: DashMap<u64, (Owner, Kept)>,
+    /// How many those are, without a lock: mostly none.
+    count: AtomicUsize,
     descriptors: usize,
 }
 
@@ -36,34 +54,48 @@ impl Orphans {
     pub fn new(descriptors: usize) -> Self {
         Orphans {
             kept: DashMap::new(),
+            count: AtomicUsize::new(0),
             descriptors,
         }
     }
 
     /// Whether one more may be kept by a descriptor.
     pub fn has_room(&self) -> bool {
-        self.kept.len() < self.descriptors
+        self.count.load(Ordering::Acquire) < self.descriptors
+    }
+
+    fn note(&self, node: &Node, kept: Kept) {
+        if self.kept.insert(node.ino, (owner(node), kept)).is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn none(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
     }
 
     /// Keeps one by a descriptor.
-    pub fn keep(&self, ino: u64, fd: Arc<OwnedFd>) {
-        self.kept.insert(ino, Kept::Fd(fd));
+    pub fn keep(&self, node: &Node, fd: Arc<OwnedFd>) {
+        self.note(node, Kept::Fd(fd));
     }
 
     /// Notes where one will stand, before it is moved: whoever looks for it
     /// meanwhile must find it at the one place or the other.
-    pub fn moves_aside(&self, ino: u64, name: Name) {
-        self.kept.insert(ino, Kept::Moving(name));
+    pub fn moves_aside(&self, node: &Node, name: Name) {
+        self.note(node, Kept::Moving(name));
     }
 
     /// Notes that one stands aside in the work directory.
-    pub fn keep_aside(&self, ino: u64, name: Name) {
-        self.kept.insert(ino, Kept::Aside(name));
+    pub fn keep_aside(&self, node: &Node, name: Name) {
+        self.note(node, Kept::Aside(name));
     }
 
     /// Where one stands, or may stand by now; `None` for a lower object, which stays where it is.
     pub fn spot(&self, upper: Option<&Upper>, ino: u64) -> Option<Spot> {
-        match self.kept.get(&ino)?.value() {
+        if self.none() {
+            return None;
+        }
+        match &self.kept.get(&ino)?.1 {
             Kept::Fd(fd) => Some(Spot::fd(fd.clone())),
             Kept::Aside(name) | Kept::Moving(name) => {
                 Some(Spot::at(upper?.work.clone(), name.clone()))
@@ -73,19 +105,29 @@ impl Orphans {
 
     /// Whether one's remaining name in the work directory counts as a link.
     pub fn is_aside(&self, ino: u64) -> bool {
-        self.kept
-            .get(&ino)
-            .is_some_and(|k| matches!(k.value(), Kept::Aside(_)))
+        let aside = |ino| Some(matches!(self.kept.get(ino)?.1, Kept::Aside(_)));
+        !self.none() && aside(&ino).unwrap_or(false)
     }
 
     /// Whether one is kept, so that its inode number cannot come back.
     pub fn holds(&self, ino: u64) -> bool {
-        self.kept.contains_key(&ino)
+        !self.none() && self.kept.contains_key(&ino)
     }
 
     /// Lets one go.
-    pub fn remove(&self, upper: Option<&Upper>, ino: u64) {
-        if let Some((_, Kept::Aside(name) | Kept::Moving(name))) = self.kept.remove(&ino) {
+    pub fn remove(&self, upper: Option<&Upper>, node: &Node) {
+        if !self.none() {
+            let own = |_: &u64, of: &(Owner, Kept)| of.0 == owner(node);
+            self.gone(upper, self.kept.remove_if(&node.ino, own));
+        }
+    }
+
+    fn gone(&self, upper: Option<&Upper>, removed: Option<(u64, (Owner, Kept))>) {
+        let Some((_, (_, kept))) = removed else {
+            return;
+        };
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        if let Kept::Aside(name) | Kept::Moving(name) = kept {
             best_effort("remove an orphan", remove_aside(upper, &name));
         }
     }
@@ -94,7 +136,7 @@ impl Orphans {
     pub fn clear(&self, upper: Option<&Upper>) {
         let all: Vec<u64> = self.kept.iter().map(|e| *e.key()).collect();
         for ino in all {
-            self.remove(upper, ino);
+            self.gone(upper, self.kept.remove(&ino));
         }
     }
 }

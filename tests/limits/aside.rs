@@ -187,6 +187,39 @@ fn an_open_hard_link_whose_known_name_went_beyond_the_budget_is_one_file_with_it
     mount.unmount();
 }
 
+/// Found by the stress on sixteen cores while the kernel forgot: the name in the work directory was counted as a link of
+/// the file when another name of it was looked up, and the kernel kept that.
+#[test]
+fn a_name_aside_is_no_link_of_a_file_that_has_another_name() {
+    if !require_real_root() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "");
+    fs::create_dir(layers.at("one")).unwrap();
+    fs::create_dir(layers.at("two")).unwrap();
+    fs::write(layers.at("one/a"), "text").unwrap();
+    fs::hard_link(layers.at("one/a"), layers.at("two/b")).unwrap();
+    mount.unmount();
+    let mount = Mount::acetate(&layers, "fd_cache=4");
+    let file = open(&layers.at("one/a"));
+    let gone = take_the_budget(&layers);
+    fs::remove_file(layers.at("one/a")).unwrap();
+    let links = |name: &str| fs::metadata(layers.at(name)).unwrap().nlink();
+    assert_eq!(links("two/b"), 1);
+    fs::hard_link(layers.at("two/b"), layers.at("two/c")).unwrap();
+    assert_eq!((links("two/b"), links("two/c")), (2, 2));
+    // Its last name goes once more, and another is found again.
+    fs::remove_file(layers.at("two/b")).unwrap();
+    assert_eq!(links("two/c"), 1);
+    fs::remove_file(layers.at("two/c")).unwrap();
+    assert_eq!(file.metadata().unwrap().nlink(), 0);
+    file.write_at(b"TEXT", 0).unwrap();
+    drop((file, gone));
+    mount.unmount();
+    assert_eq!(fs::read_dir(layers.work.join("work")).unwrap().count(), 0);
+}
+
 /// Found by the stress while the kernel forgot: a name in the work directory was counted as a link where one file is
 /// renamed over another, so kernel overlayfs found one link too few on the disk, then took the count for broken.
 #[test]

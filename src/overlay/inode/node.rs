@@ -390,11 +390,11 @@ impl Node {
         self.links.lock().first().cloned()
     }
 
-    /// It has this name; whether it was without any known one until now.
-    pub fn gain_name(&self, parent: &Arc<Node>, name: &Name) -> bool {
+    /// It has this name, from now on or as was just learnt.
+    pub fn gain_name(&self, parent: &Arc<Node>, name: &Name) {
         let mut links = self.links.lock();
         links.add(parent, name);
-        self.orphan.swap(false, Ordering::AcqRel)
+        self.orphan.store(false, Ordering::Release);
     }
 
     /// It has this name no longer; whether that was the last known one.

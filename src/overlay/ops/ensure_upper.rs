@@ -296,11 +296,11 @@ impl Overlay {
         id: ObjectId,
     ) -> Result<()> {
         if self.orphans.has_room() {
-            self.orphans.keep(node.ino, staged.keep_unnamed()?);
+            self.orphans.keep(node, staged.keep_unnamed()?);
         } else {
             let aside = upper.temp_name();
             drop(staged.publish(upper.work.as_fd(), &aside)?);
-            self.orphans.keep_aside(node.ino, aside);
+            self.orphans.keep_aside(node, aside);
         }
         self.set_upper(node, id)
     }

@@ -55,7 +55,7 @@ impl Overlay {
             self.count_links(upper, node, 1);
             node.unmask_ctime();
             parent.unmask_ctime();
-            self.named(node, parent, &name);
+            node.gain_name(parent, &name);
             self.listings.added(parent.ino, &name, node.ino, node.kind);
         }
         self.getattr(node)

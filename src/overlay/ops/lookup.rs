@@ -68,16 +68,8 @@ impl Overlay {
             |n| self.same(n, parent, name, found, claim),
             |ino| new_node(ino, found),
         );
-        self.named(&node, parent, name);
+        node.gain_name(parent, name);
         node
-    }
-
-    /// A node has this name, from now on or as was just learnt.
-    pub(super) fn named(&self, node: &Arc<Node>, parent: &Arc<Node>, name: &Name) {
-        if node.gain_name(parent, name) {
-            // A file with several names was known by one that went; here is another.
-            self.orphans.remove(self.stack.upper.as_ref(), node.ino);
-        }
     }
 
     /// Whether the upper object of a node cannot have been replaced by another with

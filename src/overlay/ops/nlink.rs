@@ -54,13 +54,12 @@ impl Overlay {
         if known != NO_NLINK {
             return u32::try_from(known).unwrap_or(0);
         }
-        if !node.is_orphan() {
-            return s.nlink;
-        }
         if node.is_upper() {
-            s.nlink - u32::from(self.orphans.is_aside(node.ino) && s.nlink > 0)
-        } else {
+            s.nlink - u32::from(s.nlink > 0 && self.orphans.is_aside(node.ino))
+        } else if node.is_orphan() {
             0
+        } else {
+            s.nlink
         }
     }
 
@@ -111,13 +110,13 @@ impl Overlay {
             return false;
         }
         let aside = upper.temp_name();
-        self.orphans.moves_aside(node.ino, aside.clone());
+        self.orphans.moves_aside(node, aside.clone());
         let moved = dir::rename(anchor, (upper.work.as_fd(), &aside), Rename::NoReplace);
         let moved = best_effort("move an anchor aside", moved).is_some();
         if moved {
-            self.orphans.keep_aside(node.ino, aside);
+            self.orphans.keep_aside(node, aside);
         } else {
-            self.orphans.remove(Some(upper), node.ino);
+            self.orphans.remove(Some(upper), node);
         }
         moved
     }

@@ -128,7 +128,7 @@ impl Overlay {
         if aside == Aside::No
             && let Err(e) = upper.remove(at.as_fd(), name, present, hide)
         {
-            self.orphans.remove(Some(upper), node.ino);
+            self.orphans.remove(Some(upper), node);
             return Err(e);
         }
         self.forget_name(upper, parent, name, node);
@@ -168,11 +168,6 @@ impl Overlay {
             self.listings.remove(node.ino);
         }
         self.count_links(upper, node, -1);
-        if !none && self.orphans.holds(node.ino) {
-            // It was kept as one that loses its last known name, and another name
-            // was found meanwhile, in another directory.
-            self.orphans.remove(Some(upper), node.ino);
-        }
     }
 
     /// Before the last known name of an upper object goes, the object itself is
@@ -188,13 +183,14 @@ impl Overlay {
         let Last::Of(present, hide) = last else {
             return Ok(Aside::No);
         };
-        if !node.is_upper() {
+        // One that was kept before stays so until it is forgotten.
+        if !node.is_upper() || self.orphans.holds(node.ino) {
             return Ok(Aside::No);
         }
         if let Some(fd) = self.fds.get(FdKey::Upper(node.ino)) {
             if self.orphans.has_room() {
                 drop(self.fds.remove(FdKey::Upper(node.ino)));
-                self.orphans.keep(node.ino, fd);
+                self.orphans.keep(node, fd);
                 return Ok(Aside::No);
             }
         } else if self.orphans.has_room() {
@@ -206,8 +202,7 @@ impl Overlay {
                 },
                 _ => Spot::at(at.clone(), name.clone()),
             };
-            self.orphans
-                .keep(node.ino, Arc::new(spot.open(OFlags::PATH)?));
+            self.orphans.keep(node, Arc::new(spot.open(OFlags::PATH)?));
             return Ok(Aside::No);
         }
         if present == Present::Nothing {
@@ -215,13 +210,13 @@ impl Overlay {
             return Ok(Aside::No);
         }
         let aside = upper.temp_name();
-        self.orphans.moves_aside(node.ino, aside.clone());
+        self.orphans.moves_aside(node, aside.clone());
         if let Err(e) = upper.move_aside(at, name, &aside, hide) {
-            self.orphans.remove(Some(upper), node.ino);
+            self.orphans.remove(Some(upper), node);
             return Err(e);
         }
         drop(self.fds.remove(FdKey::Upper(node.ino)));
-        self.orphans.keep_aside(node.ino, aside);
+        self.orphans.keep_aside(node, aside);
         Ok(Aside::Moved)
     }
 

@@ -233,7 +233,7 @@ impl Overlay {
                 best_effort("put a directory back", put_back(upper, b, temp));
             }
             if let Some((victim, _)) = target {
-                self.orphans.remove(Some(upper), victim.ino);
+                self.orphans.remove(Some(upper), victim);
             }
             return Err(e);
         }
@@ -298,11 +298,12 @@ impl Overlay {
         let last = victim.links.lock().only(b.parent, &b.name);
         // Beyond the budget it is given a second name in the work directory, so
         // that the rename over the first one stays one step.
-        if last && present == Present::NonDir && victim.is_upper() && !self.orphans.has_room() {
+        let kept = self.orphans.holds(victim.ino) || self.orphans.has_room();
+        if last && present == Present::NonDir && victim.is_upper() && !kept {
             let aside = upper.temp_name();
             dir::link((b.at.as_fd(), &b.name), (upper.work.as_fd(), &aside))?;
             drop(self.fds.remove(locate::FdKey::Upper(victim.ino)));
-            self.orphans.keep_aside(victim.ino, aside);
+            self.orphans.keep_aside(victim, aside);
         } else if present != Present::Dir || self.orphans.has_room() {
             // A directory beyond the budget is not kept: moving it aside first
             // would make two steps of the rename.
