@@ -13,6 +13,7 @@ pub mod control;
 pub mod convert;
 pub mod counters;
 pub mod fence;
+pub mod gate;
 pub mod hidden;
 pub mod offer;
 pub mod outside;
