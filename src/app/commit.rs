@@ -23,6 +23,7 @@ use super::copy::{self, Marks, Owners};
 use super::hold::Held;
 use super::layer::{self, Growing, Made, NewLayer, Parents};
 use super::live::{self, State};
+use super::own_files;
 use super::resolve::{self, Source};
 use super::stack;
 use super::workspace::{self, Taken};
@@ -38,6 +39,7 @@ pub enum How {
 
 /// Makes the layer.
 pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Made> {
+    own_files::reach();
     store.check_free(&new.name)?;
     let taken = workspace::take(store, name)?;
     workspace::check_writable(&taken.record)?;

@@ -17,6 +17,7 @@ use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, file};
 
 use super::layer::{chain, kind_name, view};
+use super::own_files;
 use super::stack;
 use super::view::View;
 use super::workspace::check_writable;
@@ -51,6 +52,7 @@ pub struct Change {
 
 /// What was changed in a workspace, mounted or not.
 pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
+    own_files::reach();
     let record = store.workspace(name)?;
     check_writable(&record)?;
     let lowers = stack::trees(store, &record.lowers)?;
@@ -59,6 +61,7 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
 
 /// What a layer changes in the layers below it.
 pub fn of_layer(store: &Store, asked: &str) -> Outcome<Vec<Change>> {
+    own_files::reach();
     let mut trees = Vec::new();
     for layer in chain(store, asked)? {
         store.content(&layer.diff_id)?;
@@ -66,8 +69,8 @@ pub fn of_layer(store: &Store, asked: &str) -> Outcome<Vec<Change>> {
     }
     let top = trees.remove(0);
     if trees.is_empty() {
-        let empty = store.stage()?;
-        return over(top, vec![empty.path().to_owned()]);
+        let after = View::open(&[top])?;
+        return Comparison::new(None, &after, None).run();
     }
     over(top, trees)
 }
@@ -75,14 +78,14 @@ pub fn of_layer(store: &Store, asked: &str) -> Outcome<Vec<Change>> {
 /// What is other in `second`, each with everything below it.
 pub fn between(store: &Store, first: &str, second: &str) -> Outcome<Vec<Change>> {
     let (before, after) = (view(store, first)?, view(store, second)?);
-    Comparison::new(&before, &after, None).run()
+    Comparison::new(Some(&before), &after, None).run()
 }
 
 fn over(top: PathBuf, lowers: Vec<PathBuf>) -> Outcome<Vec<Change>> {
     let before = View::open(&lowers)?;
     let after = View::open(&[vec![top.clone()], lowers].concat())?;
     let root = dir::open_root(&top).map_err(|e| Failure::system(&top, "be opened", e))?;
-    Comparison::new(&before, &after, Some(Arc::new(root))).run()
+    Comparison::new(Some(&before), &after, Some(Arc::new(root))).run()
 }
 
 /// A directory that is to be compared.
@@ -95,7 +98,7 @@ struct Pair {
 }
 
 struct Comparison<'a> {
-    before: &'a View,
+    before: Option<&'a View>,
     after: &'a View,
     top: Option<Arc<OwnedFd>>,
     found: Vec<(Vec<Name>, What, Kind, Vec<&'static str>)>,
@@ -103,7 +106,7 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(before: &'a View, after: &'a View, top: Option<Arc<OwnedFd>>) -> Self {
+    fn new(before: Option<&'a View>, after: &'a View, top: Option<Arc<OwnedFd>>) -> Self {
         Comparison {
             before,
             after,
@@ -126,10 +129,9 @@ impl<'a> Comparison<'a> {
     }
 
     fn all(&mut self) -> Result<()> {
-        let (before, after) = (
-            self.before.at(std::iter::empty())?,
-            self.after.at(std::iter::empty())?,
-        );
+        let root = |view: &View| view.at(std::iter::empty());
+        let before = self.before.map_or(Ok(None), root)?;
+        let after = root(self.after)?;
         if let (Some(b), Some(a)) = (&before, &after) {
             self.note_difference(&[], b, a)?;
         }
@@ -162,8 +164,8 @@ impl<'a> Comparison<'a> {
             })?;
             return Ok(names);
         }
-        for (view, dir) in [(self.before, &pair.before), (self.after, &pair.after)] {
-            if let Some(entry) = dir {
+        for (view, dir) in [(self.before, &pair.before), (Some(self.after), &pair.after)] {
+            if let (Some(view), Some(entry)) = (view, dir) {
                 let items = view.names(&entry.node)?;
                 names.extend(items.into_iter().map(|i| Name::from(&i.name[..])));
             }
@@ -172,14 +174,12 @@ impl<'a> Comparison<'a> {
     }
 
     fn one(&mut self, pair: &Pair, name: Name) -> Result<()> {
-        let find = |view: &View, dir: &Option<Entry>| match dir {
-            Some(dir) => view.child(&dir.node, &name),
-            None => Ok(None),
+        let find = |view: Option<&View>, dir: &Option<Entry>| match (view, dir) {
+            (Some(view), Some(dir)) => view.child(&dir.node, &name),
+            _ => Ok(None),
         };
-        let (before, after) = (
-            find(self.before, &pair.before)?,
-            find(self.after, &pair.after)?,
-        );
+        let before = find(self.before, &pair.before)?;
+        let after = find(Some(self.after), &pair.after)?;
         let path: Vec<Name> = pair.path.iter().cloned().chain([name]).collect();
         let is_dir = |e: &Option<Entry>| e.as_ref().is_some_and(|e| e.node.kind == Kind::Dir);
         match (&before, &after) {
@@ -192,8 +192,8 @@ impl<'a> Comparison<'a> {
             (Some(b), Some(a)) => self.note_difference(&path, b, a)?,
         }
         if !is_dir(&after) {
-            if let Some(e) = before {
-                self.before.release(e);
+            if let (Some(view), Some(e)) = (self.before, before) {
+                view.release(e);
             }
             if let Some(e) = after {
                 self.after.release(e);
@@ -226,7 +226,10 @@ impl<'a> Comparison<'a> {
     }
 
     fn note_difference(&mut self, path: &[Name], before: &Entry, after: &Entry) -> Result<()> {
-        let reasons = self.reasons(before, after)?;
+        let reasons = match self.before {
+            Some(view) => self.reasons(view, before, after)?,
+            None => Vec::new(),
+        };
         if !reasons.is_empty() {
             self.note(path, What::Changed, after.node.kind, reasons);
         }
@@ -237,7 +240,7 @@ impl<'a> Comparison<'a> {
         self.found.push((path.to_vec(), what, kind, reasons));
     }
 
-    fn reasons(&self, before: &Entry, after: &Entry) -> Result<Vec<&'static str>> {
+    fn reasons(&self, view: &View, before: &Entry, after: &Entry) -> Result<Vec<&'static str>> {
         let (b, a) = (&before.attr.stat, &after.attr.stat);
         let mut reasons = Vec::new();
         if ObjectId::of(b) == ObjectId::of(a) {
@@ -250,18 +253,16 @@ impl<'a> Comparison<'a> {
             reasons.push("owner");
         }
         match after.node.kind {
-            Kind::File if b.size != a.size || !self.same_data(before, after)? => {
+            Kind::File if b.size != a.size || !self.same_data(view, before, after)? => {
                 reasons.push("content")
             }
-            Kind::Symlink
-                if self.before.target(&before.node)? != self.after.target(&after.node)? =>
-            {
+            Kind::Symlink if view.target(&before.node)? != self.after.target(&after.node)? => {
                 reasons.push("target");
             }
             Kind::Char | Kind::Block if b.rdev != a.rdev => reasons.push("device"),
             _ => {}
         }
-        if self.before.xattrs(&before.node)? != self.after.xattrs(&after.node)? {
+        if view.xattrs(&before.node)? != self.after.xattrs(&after.node)? {
             reasons.push("xattrs");
         }
         // A directory's time follows from what happened in it.
@@ -271,9 +272,9 @@ impl<'a> Comparison<'a> {
         Ok(reasons)
     }
 
-    fn same_data(&self, before: &Entry, after: &Entry) -> Result<bool> {
+    fn same_data(&self, view: &View, before: &Entry, after: &Entry) -> Result<bool> {
         let (b, a) = (
-            self.before.data(&before.node)?,
+            view.data(&before.node)?,
             self.after.data(&after.node)?,
         );
         let (mut left, mut right) = (vec![0u8; 1 << 16], vec![0u8; 1 << 16]);

@@ -18,6 +18,7 @@ use crate::sys::{Errno, Kind, file, mount};
 
 use super::content;
 use super::copy::{self, Links, Marks};
+use super::own_files;
 use super::view::{View, components};
 
 /// The folder in staging that becomes a layer.
@@ -165,6 +166,7 @@ pub fn chain_id(record: &LayerRecord) -> Option<String> {
 
 /// Makes a layer: empty, or a copy of a directory.
 pub fn create(store: &Store, new: &NewLayer, from: Option<&Path>) -> Outcome<Made> {
+    own_files::reach();
     store.check_free(&new.name)?;
     let parents = parents_of(store, new.parent.as_deref())?;
     let growing = Growing::new(store)?;
@@ -207,6 +209,7 @@ fn hold(path: &Path) -> Outcome<Arc<OwnedFd>> {
 
 /// The view of a layer upon its parents, and its name in messages.
 pub fn view(store: &Store, asked: &str) -> Outcome<View> {
+    own_files::reach();
     let layers = chain(store, asked)?;
     let mut trees = Vec::new();
     for layer in &layers {
@@ -379,6 +382,7 @@ pub fn du(store: &Store, asked: &[String]) -> Outcome<Vec<Room>> {
 /// # Errors
 /// Integrity where it is not.
 pub fn verify(store: &Store, asked: &str) -> Outcome<LayerRecord> {
+    own_files::reach();
     let record = store.layer(asked)?;
     let tree = store.tree(&record.diff_id)?;
     let found = content::measure(&tree, &store.tree_path(&record.diff_id))?;

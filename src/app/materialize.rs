@@ -10,6 +10,7 @@ use crate::sys::dir::{self, Rename};
 use crate::sys::{Errno, file};
 
 use super::copy::{Links, Owners};
+use super::own_files;
 use super::stack;
 use super::view::View;
 use super::workspace::NewWorkspace;
@@ -20,6 +21,7 @@ use super::workspace::NewWorkspace;
 /// The tree is made beside its place and renamed when it is complete; what a crash
 /// leaves is called `.NAME.acetate-PID`.
 pub fn copy(store: &Store, new: &NewWorkspace) -> Outcome<PathBuf> {
+    own_files::reach();
     crate::store::layers::check_name(&new.name)?;
     let target = new.mountpoint.as_deref().ok_or_else(|| {
         let what = "--copy needs the path to write to";

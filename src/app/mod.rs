@@ -11,6 +11,7 @@ pub mod layers;
 pub mod live;
 pub mod materialize;
 pub mod mount;
+pub mod own_files;
 pub mod resolve;
 pub mod stack;
 pub mod store_root;

@@ -14,6 +14,7 @@ use crate::sys::{Errno, Spot, xattr};
 
 use super::copy::{self, Links, Marks};
 use super::live::{self, Insist, State};
+use super::own_files;
 use super::stack::{self, Asked};
 
 /// A workspace to be.
@@ -93,6 +94,7 @@ fn place(store: &Store, name: &str, given: Option<&Path>) -> Outcome<PathBuf> {
 
 /// Makes the folders and gives the upper's root the look of the merged root.
 fn make(store: &Store, record: &WorkspaceRecord) -> Outcome<()> {
+    let kept = store.keep_contents(record)?;
     let trees = stack::trees(store, &record.lowers)?;
     let prepared = store.prepare_workspace(record)?;
     if record.kind == WorkspaceKind::Overlay {
@@ -101,7 +103,7 @@ fn make(store: &Store, record: &WorkspaceRecord) -> Outcome<()> {
         let upper = open(prepared.folder(), layout::UPPER).map_err(failed)?;
         dress_like_top(&trees, &upper)?;
     }
-    store.publish_workspace(prepared, record)
+    store.publish_workspace(prepared, record, &kept)
 }
 
 /// The root of the view looks like that of its uppermost layer; an upper hides it.
@@ -190,6 +192,7 @@ pub fn remove(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
         live::unmount(&at, insist)?;
     }
     let held = idle(store, &record)?;
+    own_files::reach();
     store.remove_workspace(name, lock)?;
     drop(held);
     Ok(())
@@ -210,6 +213,7 @@ pub fn idle(store: &Store, record: &WorkspaceRecord) -> Outcome<Option<OwnedFd>>
 
 /// Throws a workspace's changes away.
 pub fn reset(store: &Store, name: &str) -> Outcome<()> {
+    own_files::reach();
     let taken = take(store, name)?;
     check_writable(&taken.record)?;
     let _held = idle(store, &taken.record)?;
@@ -259,7 +263,8 @@ pub fn clone(store: &Store, name: &str, new: &NewWorkspace) -> Outcome<Done> {
     if record.kind == WorkspaceKind::Overlay {
         copy_changes(store, name, prepared.folder())?;
     }
-    store.publish_workspace(prepared, &record)?;
+    let kept = store.keep_contents(&record)?;
+    store.publish_workspace(prepared, &record, &kept)?;
     drop(held);
     let warnings = match new.mount {
         Mounting::Later => Vec::new(),

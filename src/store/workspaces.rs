@@ -16,6 +16,12 @@ use crate::sys::{Errno, small};
 /// The folder in staging that becomes a workspace.
 const PREPARED: &[u8] = b"workspace";
 
+/// Contents that nobody removes while this lives.
+#[derive(Debug)]
+pub struct Kept {
+    _locks: Vec<Lock>,
+}
+
 /// A workspace that has no name yet.
 #[derive(Debug)]
 pub struct Prepared {
@@ -111,21 +117,30 @@ impl Store {
         Ok(Prepared { staging, folder })
     }
 
+    /// Keeps the contents of a workspace-to-be where they are (S3).
+    pub fn keep_contents(&self, record: &WorkspaceRecord) -> Outcome<Kept> {
+        let mut ids: Vec<_> = record.layers().map(|l| l.diff_id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut locks = Vec::new();
+        for id in ids {
+            locks.push(self.lock(Object::Content(&id.hex()), Hold::Shared)?);
+            self.content(&id)?;
+        }
+        Ok(Kept { _locks: locks })
+    }
+
     /// Gives a prepared workspace its name.
     ///
     /// # Locks
-    /// The caller holds the workspace's. The contents of all its layers are held
-    /// until the record that speaks of them is there (S3).
-    pub fn publish_workspace(&self, prepared: Prepared, record: &WorkspaceRecord) -> Outcome<()> {
+    /// The caller holds the workspace's, and has kept its contents.
+    pub fn publish_workspace(
+        &self,
+        prepared: Prepared,
+        record: &WorkspaceRecord,
+        _kept: &Kept,
+    ) -> Outcome<()> {
         self.check_workspace_free(&record.name)?;
-        let mut ids: Vec<_> = record.layers().map(|l| &l.diff_id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        let mut held = Vec::new();
-        for id in ids {
-            held.push(self.lock(Object::Content(&id.hex()), Hold::Shared)?);
-            self.content(id)?;
-        }
         let path = self.workspace_path(&record.name);
         let failed = |e| Failure::system(&path, "be made", e);
         dir::fsync_dir(prepared.folder.as_fd()).map_err(failed)?;

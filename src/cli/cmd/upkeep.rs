@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::app::store_root::{self, Use};
 use crate::app::upkeep::{self, Depth, Issue, Repair, Severity};
-use crate::app::{Failure, FailureKind, Outcome};
+use crate::app::{Failure, FailureKind, Outcome, own_files};
 use crate::cli::args::Global;
 use crate::cli::output::{Output, Report};
 use crate::cli::store_args::FsckArgs;
@@ -17,6 +17,7 @@ pub fn gc(global: &Global, output: Output<'_>) -> ExitCode {
 }
 
 fn collect(global: &Global, output: Output<'_>) -> Outcome<()> {
+    own_files::reach();
     let store = store_root::open(global.root.as_deref(), Use::Read)?;
     let done = store.collect_garbage()?;
     let row = |what: &str, count: usize| vec![what.to_owned(), count.to_string()];
@@ -45,6 +46,7 @@ pub fn fsck(global: &Global, output: Output<'_>, args: &FsckArgs) -> ExitCode {
 }
 
 fn check(global: &Global, output: Output<'_>, args: &FsckArgs) -> Outcome<()> {
+    own_files::reach();
     let store = store_root::open(global.root.as_deref(), Use::Read)?;
     let (repair, depth) = (
         if args.repair { Repair::Yes } else { Repair::No },
