@@ -60,10 +60,15 @@ pub enum Command {
     /// Make a store
     Init(InitArgs),
     /// Layers: immutable trees, each a set of changes to those below it
-    #[command(subcommand, after_help = help::LAYER)]
+    #[command(subcommand, after_help = help::LAYER, disable_help_subcommand = true)]
     Layer(LayerCommand),
     /// Workspaces: writable views of layers
-    #[command(subcommand, visible_alias = "workspace", after_help = help::WS)]
+    #[command(
+        subcommand,
+        visible_alias = "workspace",
+        after_help = help::WS,
+        disable_help_subcommand = true
+    )]
     Ws(WsCommand),
     /// Show layers as one read-only tree, mounted or copied
     Materialize(MaterializeArgs),

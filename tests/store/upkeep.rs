@@ -35,7 +35,7 @@ fn the_next_change_removes_what_a_crash_left_in_staging() {
     fs::create_dir_all(shop.inside("staging/123-0-abc/layer/tree/deep")).unwrap();
     fs::set_permissions(
         shop.inside("staging/123-0-abc/layer"),
-        std::os::unix::fs::PermissionsExt::from_mode(0),
+        std::os::unix::fs::PermissionsExt::from_mode(0o000),
     )
     .unwrap();
     shop.ok(&["layer", "list"]);
