@@ -5,9 +5,10 @@
 //! | folder | what it is | may use |
 //! |---|---|---|
 //! | [`cli`] | words in, words out: the only place with clap, terminals and exit codes | `app` |
-//! | [`app`] | what a user can ask for, one file per verb; no printing | `fuse`, `overlay`, `layer`, `idmap`, `sys` |
+//! | [`app`] | what a user can ask for, one file per verb; no printing | `fuse`, `overlay`, `store`, `layer`, `idmap`, `sys` |
 //! | [`fuse`] | the adapter: fuser's types stop here; mounting, priming, signals | `overlay`, `idmap`, `sys` |
 //! | [`overlay`] | the engine: merged view, copy-up, whiteouts; knows no FUSE | `layer`, `idmap`, `sys` |
+//! | [`store`] | layers at rest: records and trees on disk; knows no tar and no mount | `layer`, `sys` |
 //! | [`layer`] | what a layer is: a directory tree with marks | `idmap`, `sys` |
 //! | [`idmap`] | numbers of users, on disk and shown | nothing |
 //! | [`sys`] | the kernel: the only `unsafe`, the only raw system calls | nothing |
@@ -59,9 +60,11 @@
 
 pub mod app;
 pub mod cli;
+pub mod digest;
 pub mod fuse;
 pub mod idmap;
 pub mod layer;
 pub mod overlay;
+pub mod store;
 #[allow(unsafe_code)]
 pub mod sys;

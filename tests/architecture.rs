@@ -19,9 +19,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("main.rs", &["cli"]),
     ("lib.rs", &[]),
     ("cli", &["app"]),
-    ("app", &["fuse", "overlay", "layer", "idmap", "sys"]),
+    (
+        "app",
+        &[
+            "fuse", "overlay", "store", "digest", "layer", "idmap", "sys",
+        ],
+    ),
     ("fuse", &["overlay", "idmap", "sys"]),
     ("overlay", &["layer", "idmap", "sys"]),
+    ("store", &["digest", "layer", "sys"]),
+    ("digest.rs", &[]),
+    ("digest", &[]),
     ("layer", &["idmap", "sys"]),
     ("idmap", &[]),
     ("sys", &[]),

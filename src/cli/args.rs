@@ -6,14 +6,37 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::help;
+use super::store_args::{FsckArgs, InitArgs, LayerCommand, MaterializeArgs, WsCommand};
 
 /// A userspace overlay filesystem: layers of directories shown as one tree
 #[derive(Debug, Parser)]
 #[command(name = "acetate", version, about, after_help = help::program(), disable_help_subcommand = true)]
 pub struct Acetate {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub global: Global,
     /// What to do
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What every command of the store takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// The store; else $ACETATE_ROOT, ./.acetate if it is yours alone to write,
+    /// ~/.local/share/acetate, for root /var/lib/acetate
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+    /// Print names only, and no remarks
+    #[arg(short = 'q', long, global = true)]
+    pub quiet: bool,
+    /// Say more on stderr
+    #[arg(short = 'v', long, global = true)]
+    pub verbose: bool,
+    /// How to print it
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    pub format: Format,
 }
 
 impl Acetate {
@@ -34,6 +57,25 @@ pub enum Command {
     /// Unmount, with everything written to disk
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
+    /// Make a store
+    Init(InitArgs),
+    /// Layers: immutable trees, each a set of changes to those below it
+    #[command(subcommand, after_help = help::LAYER, disable_help_subcommand = true)]
+    Layer(LayerCommand),
+    /// Workspaces: writable views of layers
+    #[command(
+        subcommand,
+        visible_alias = "workspace",
+        after_help = help::WS,
+        disable_help_subcommand = true
+    )]
+    Ws(WsCommand),
+    /// Show layers as one read-only tree, mounted or copied
+    Materialize(MaterializeArgs),
+    /// Remove from the store what nobody needs
+    Gc,
+    /// Check the store
+    Fsck(FsckArgs),
     /// Say what this host allows, and what to do about what it does not
     #[command(after_help = help::DOCTOR)]
     Doctor(DoctorArgs),
@@ -92,9 +134,6 @@ pub struct MountArgs {
 /// `acetate doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// How to print it
-    #[arg(long, value_enum, default_value = "table")]
-    pub format: Format,
     /// A directory that is to hold an upper layer: what can its file system?
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,

@@ -219,7 +219,23 @@ impl Seen {
 pub fn looks_like_a_mount(args: &[OsString]) -> bool {
     let has_o = args.iter().any(|a| a.as_bytes().starts_with(b"-o"));
     let is_command = |word: &OsStr| word == "help" || Acetate::has_command(word);
-    has_o && args.first().is_some_and(|first| !is_command(first))
+    has_o && behind_global_options(args).is_some_and(|first| !is_command(first))
+}
+
+/// The first word that is none of the options every command takes.
+fn behind_global_options(args: &[OsString]) -> Option<&OsStr> {
+    let mut words = args.iter();
+    loop {
+        let word = words.next()?;
+        match word.as_bytes() {
+            b"-q" | b"-v" | b"--quiet" | b"--verbose" => {}
+            b"--root" | b"--format" => {
+                words.next()?;
+            }
+            w if w.starts_with(b"--root=") || w.starts_with(b"--format=") => {}
+            _ => return Some(word),
+        }
+    }
 }
 
 #[cfg(test)]

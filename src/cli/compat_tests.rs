@@ -472,3 +472,26 @@ proptest! {
         prop_assert_eq!(read, names);
     }
 }
+
+#[test]
+fn options_of_every_command_may_stand_before_one_that_has_an_o_of_its_own() {
+    let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+    for own in [
+        "--root /s ws create x -l a -o metacopy=on",
+        "-q --format=json --root=/s ws create x -o ro",
+        "mount -o lowerdir=a m",
+    ] {
+        assert!(!looks_like_a_mount(&words(own)), "{own}");
+    }
+    for theirs in [
+        "none /mnt -o lowerdir=a",
+        "-o lowerdir=a /mnt",
+        "--root -o a",
+    ] {
+        assert_eq!(
+            looks_like_a_mount(&words(theirs)),
+            !theirs.starts_with("--"),
+            "{theirs}"
+        );
+    }
+}

@@ -5,13 +5,15 @@
 //! | 0 | done | done |
 //! | 1 | something failed | the command line is wrong |
 //! | 2 | the command line is wrong | - |
-//! | 3 | there is no such mount | - |
-//! | 4 | the mount is in use | - |
+//! | 3 | there is no such mount, layer, workspace, store, path | - |
+//! | 4 | it is in use | - |
+//! | 5 | it exists already | - |
+//! | 6 | data is not what its digest or record says | - |
 //! | 32 | the mount failed | the mount failed |
 //!
 //! Numbers are only ever added.
 
-use crate::app::{SetupError, Trouble};
+use crate::app::{FailureKind, SetupError, Trouble};
 
 /// A command line that cannot be understood, and how to write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,19 @@ pub fn trouble_code(trouble: &Trouble) -> u8 {
         Trouble::NotMounted(_) => 3,
         Trouble::Busy(_) => 4,
         Trouble::Other(_) => 1,
+    }
+}
+
+/// The code of a failure of the store's commands.
+pub fn failure_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::General => 1,
+        FailureKind::Usage => 2,
+        FailureKind::NotFound => 3,
+        FailureKind::InUse => 4,
+        FailureKind::Exists => 5,
+        FailureKind::Integrity => 6,
+        FailureKind::Mount => 32,
     }
 }
 

@@ -124,8 +124,13 @@ pub const OWN_CODES: &[Entry] = &[
     entry("0", "done"),
     entry("1", "failed"),
     entry("2", "the command line is wrong"),
-    entry("3", "there is no such mount"),
-    entry("4", "the mount is in use"),
+    entry(
+        "3",
+        "there is no such mount, layer, workspace, store or path",
+    ),
+    entry("4", "it is in use"),
+    entry("5", "it exists already"),
+    entry("6", "data is not what its digest or its record says"),
     entry("32", "the mount failed"),
 ];
 
@@ -138,6 +143,7 @@ pub const MOUNT_CODES: &[Entry] = &[
 
 /// Environment variables.
 pub const ENVIRONMENT: &[Entry] = &[
+    entry("ACETATE_ROOT", "the store, where --root names none"),
     entry(
         "ACETATE_LOG_FILE",
         "the file to log to; without it a process in the background logs nothing, one in the foreground logs to stderr",
@@ -186,8 +192,8 @@ pub const FILES: &[Entry] = &[
 
 /// Under `acetate --help`, behind the examples.
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not mounted, 4 in use,
-32 the mount failed.";
+Exit codes: 0 done, 1 failed, 2 wrong command line, 3 not found or not mounted,
+4 in use, 5 exists already, 6 data damaged, 32 the mount failed.";
 
 /// Examples of the whole program.
 pub const EXAMPLES: &str = "\
@@ -254,6 +260,23 @@ pub fn listed(entries: &[Entry]) -> String {
     }
     text
 }
+
+/// Under `acetate layer --help`.
+pub const LAYER: &str = "\
+Example:
+  acetate layer create base /srv/tree
+  acetate ws create job -l base
+  touch \"$(acetate ws path job)/made-by-the-job\"
+  acetate layer commit job result
+  acetate layer diff result";
+
+/// Under `acetate ws --help`.
+pub const WS: &str = "\
+Example:
+  acetate ws create job -l base -m /mnt
+  acetate ws diff job
+  acetate ws unmount job
+  acetate ws rm job";
 
 /// Under `acetate doctor --help`.
 pub const DOCTOR: &str = "\

@@ -100,8 +100,17 @@ pub fn pages() -> Vec<Page> {
     };
     let is_compat = |page: &Page| COMPAT.iter().any(|c| c.name == page.name);
     let mut pages = vec![own(&program)];
-    let commands = program.get_subcommands().filter(|c| !c.is_hide_set());
-    pages.extend(commands.map(own).filter(|page| !is_compat(page)));
+    let shown = |of: &clap::Command| -> Vec<clap::Command> {
+        of.get_subcommands()
+            .filter(|c| !c.is_hide_set())
+            .cloned()
+            .collect()
+    };
+    for command in shown(&program) {
+        pages.push(own(&command));
+        pages.extend(shown(&command).iter().map(own));
+    }
+    pages.retain(|page| !is_compat(page));
     pages.extend(COMPAT.iter().map(|compat| Page {
         name: compat.name.to_owned(),
         section: compat.section,
@@ -258,6 +267,9 @@ mod tests {
             "acetate-unmount",
             "acetate-umount",
             "acetate-completions",
+            "acetate-layer",
+            "acetate-layer-commit",
+            "acetate-ws-create",
             "acetate-fuse-overlayfs",
             "mount.acetate",
         ] {

@@ -13,6 +13,8 @@ pub mod json;
 pub mod log;
 pub mod man;
 pub mod options;
+pub mod output;
+pub mod store_args;
 pub mod words;
 
 use std::ffi::OsString;
@@ -22,9 +24,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Acetate, Command};
+use args::{Acetate, Command, Global};
 use compat::{Call, Dialect};
 use failure::Codes;
+use output::Output;
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
@@ -58,24 +61,7 @@ fn own_main(words: &[OsString]) -> ExitCode {
     }
     let name = std::iter::once(OsString::from("acetate"));
     match Acetate::try_parse_from(name.chain(words.iter().cloned())) {
-        Ok(Acetate {
-            command: Command::Mount(args),
-        }) => cmd::mount::run(args),
-        Ok(Acetate {
-            command: Command::Unmount(args),
-        }) => cmd::unmount::run(&args),
-        Ok(Acetate {
-            command: Command::Doctor(args),
-        }) => cmd::doctor::run(&args),
-        Ok(Acetate {
-            command: Command::FuseOverlayfs { args },
-        }) => compat_main(Dialect::FuseOverlayfs, &args),
-        Ok(Acetate {
-            command: Command::Completions { shell },
-        }) => cmd::completions::run(shell),
-        Ok(Acetate {
-            command: Command::Man { directory },
-        }) => cmd::man::run(&directory),
+        Ok(Acetate { global, command }) => run(&global, command),
         Err(e) => {
             let code = if e.use_stderr() {
                 Codes::Own.usage()
@@ -86,6 +72,24 @@ fn own_main(words: &[OsString]) -> ExitCode {
             drop(e.print());
             ExitCode::from(code)
         }
+    }
+}
+
+fn run(global: &Global, command: Command) -> ExitCode {
+    let output = Output::new(global);
+    match command {
+        Command::Mount(args) => cmd::mount::run(args),
+        Command::Unmount(args) => cmd::unmount::run(&args),
+        Command::Init(args) => cmd::init::run(global, output, &args),
+        Command::Layer(what) => cmd::layer::run(global, output, what),
+        Command::Ws(what) => cmd::ws::run(global, output, what),
+        Command::Materialize(args) => cmd::materialize::run(global, output, args),
+        Command::Gc => cmd::upkeep::gc(global, output),
+        Command::Fsck(args) => cmd::upkeep::fsck(global, output, &args),
+        Command::Doctor(args) => cmd::doctor::run(&args, global.format),
+        Command::FuseOverlayfs { args } => compat_main(Dialect::FuseOverlayfs, &args),
+        Command::Completions { shell } => cmd::completions::run(shell),
+        Command::Man { directory } => cmd::man::run(&directory),
     }
 }
 

@@ -21,6 +21,7 @@ use super::answers::{
 use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Op};
+use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
@@ -77,13 +78,15 @@ impl Adapter {
     /// An adapter for an overlay.
     pub fn new(overlay: Overlay, shape: RootShape) -> Adapter {
         let ttl = overlay.timeout().unwrap_or(FOR_EVER);
+        let workers = Workers::default();
         let shared = Shared {
+            gate: Gate::new(workers.clone()),
             absence: Absence::new(&overlay),
             overlay,
             shape,
             priming: AtomicBool::new(true),
             counters: Counters::default(),
-            workers: Workers::default(),
+            workers,
             old: OldAttributes::default(),
             ttl,
             forgotten: AtomicUsize::new(0),
@@ -126,6 +129,31 @@ impl Adapter {
         }
         let shared = self.shared.clone();
         self.shared.workers.run(move || work(&shared, reply));
+    }
+
+    /// The same for what changes the upper: parked while changes are held.
+    fn change<T: Send + 'static>(
+        &self,
+        long: bool,
+        reply: T,
+        work: impl FnOnce(&Shared, T) + Send + 'static,
+    ) {
+        let mut job = Some((reply, work));
+        let park = || -> Box<dyn FnOnce(_) + Send> {
+            let (shared, job) = (self.shared.clone(), job.take());
+            Box::new(move |_pass| {
+                if let Some((reply, work)) = job {
+                    work(&shared, reply);
+                }
+            })
+        };
+        let pass = self.shared.gate.enter_or(park);
+        if let (Some(pass), Some((reply, work))) = (pass, job) {
+            self.run(long, reply, move |shared, reply| {
+                work(shared, reply);
+                drop(pass);
+            });
+        }
     }
 }
 
@@ -285,7 +313,7 @@ impl Filesystem for Adapter {
         };
         let long = self.shared.overlay.copy_is_long(&node, need);
         let who = caller(req);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             s.reply_attr(s.overlay.setattr(&node, &change, who), reply);
         });
     }
@@ -318,10 +346,10 @@ impl Filesystem for Adapter {
             rdev: decode_dev(rdev),
             target: b"",
         };
-        self.shared.reply_entry(
-            self.shared.make(caller(req), parent, name, &new).map(Some),
-            reply,
-        );
+        let (who, name) = (caller(req), name.to_owned());
+        self.change(false, reply, move |s, reply| {
+            s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
+        });
     }
 
     fn mkdir(
@@ -341,10 +369,10 @@ impl Filesystem for Adapter {
             rdev: (0, 0),
             target: b"",
         };
-        self.shared.reply_entry(
-            self.shared.make(caller(req), parent, name, &new).map(Some),
-            reply,
-        );
+        let (who, name) = (caller(req), name.to_owned());
+        self.change(false, reply, move |s, reply| {
+            s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
+        });
     }
 
     fn symlink(
@@ -356,18 +384,18 @@ impl Filesystem for Adapter {
         reply: ReplyEntry,
     ) {
         self.shared.counters.count(Op::Symlink);
-        let target = bytes(target.as_os_str());
-        let new = New {
-            kind: Kind::Symlink,
-            mode: 0o777,
-            umask: 0,
-            rdev: (0, 0),
-            target,
-        };
-        self.shared.reply_entry(
-            self.shared.make(caller(req), parent, name, &new).map(Some),
-            reply,
-        );
+        let target = bytes(target.as_os_str()).to_vec();
+        let (who, name) = (caller(req), name.to_owned());
+        self.change(false, reply, move |s, reply| {
+            let new = New {
+                kind: Kind::Symlink,
+                mode: 0o777,
+                umask: 0,
+                rdev: (0, 0),
+                target: &target,
+            };
+            s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
+        });
     }
 
     fn create(
@@ -380,8 +408,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let s = &self.shared;
-        s.counters.count(Op::Create);
+        self.shared.counters.count(Op::Create);
         let new = New {
             kind: Kind::File,
             mode,
@@ -389,20 +416,18 @@ impl Filesystem for Adapter {
             rdev: (0, 0),
             target: b"",
         };
-        match s.make(caller(req), parent, name, &new) {
-            Ok(e) => {
-                s.overlay.remember(&e.node);
-                let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                reply.created(
-                    &s.ttl,
-                    &s.attr(&e.attr),
-                    Generation(0),
-                    FileHandle(0),
-                    flags,
-                );
+        let (who, name) = (caller(req), name.to_owned());
+        self.change(false, reply, move |s, reply| {
+            match s.make(who, parent, &name, &new) {
+                Ok(e) => {
+                    s.overlay.remember(&e.node);
+                    let flags = FopenFlags::FOPEN_KEEP_CACHE;
+                    let attr = s.attr(&e.attr);
+                    reply.created(&s.ttl, &attr, Generation(0), FileHandle(0), flags);
+                }
+                Err(e) => reply.error(errno(e)),
             }
-            Err(e) => reply.error(errno(e)),
-        }
+        });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -445,7 +470,7 @@ impl Filesystem for Adapter {
         let long = self.shared.overlay.rename_is_long(&a, &old)
             || self.shared.overlay.remove_is_long(&b, &new)
             || how == How::Exchange && self.shared.overlay.rename_is_long(&b, &new);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let moved = s.overlay.rename((&a, &old), (&b, &new), how);
             let objects = moved.iter().flatten().map(|n| INodeNo(s.number(n.ino)));
             let whose: Vec<_> = objects.chain([parent, newparent]).collect();
@@ -472,7 +497,7 @@ impl Filesystem for Adapter {
         };
         let name = bytes(newname).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let attr = s.changed(s.overlay.link(&node, &parent, &name), &[newparent]);
             s.reply_entry(attr.map(|attr| Some(Entry { node, attr })), reply);
         });
@@ -530,12 +555,26 @@ impl Filesystem for Adapter {
             true => WriteKind::Cached,
             false => WriteKind::Direct,
         };
+        let mut reply = Some(reply);
         if !s.overlay.copy_is_long(&node, Need::Data) {
-            return reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
+            // The data is copied only where it has to wait.
+            let park = || {
+                s.parked_write(
+                    (node.clone(), offset, data.to_vec()),
+                    (kill, kind),
+                    reply.take(),
+                )
+            };
+            if let (Some(_pass), Some(reply)) = (s.gate.enter_or(park), reply) {
+                reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
+            }
+            return;
         }
         let data = data.to_vec();
-        self.run(true, reply, move |s, reply| {
-            reply_written(s.overlay.write(&node, offset, &data, kill, kind), reply);
+        self.change(true, reply, move |s, reply| {
+            if let Some(reply) = reply {
+                reply_written(s.overlay.write(&node, offset, &data, kill, kind), reply);
+            }
         });
     }
 
@@ -674,7 +713,7 @@ impl Filesystem for Adapter {
         };
         let (name, value, who) = (bytes(name).to_vec(), value.to_vec(), caller(req));
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let set = s.overlay.setxattr(&node, &name, &value, flags, who);
             reply_empty(s.changed(set, &[ino]), reply);
         });
@@ -720,7 +759,7 @@ impl Filesystem for Adapter {
         };
         let name = bytes(name).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let removed = s.overlay.removexattr(&node, &name);
             reply_empty(s.changed(removed, &[ino]), reply);
         });
@@ -742,15 +781,25 @@ impl Filesystem for Adapter {
         let node = self.shared.node(ino);
         let long = sets && node.is_ok_and(|n| self.shared.overlay.copy_is_long(&n, Need::Data));
         let (who, data) = (caller(req), in_data.to_vec());
-        self.run(long, reply, move |s, reply| {
-            match s.ioctl(who, ino, cmd, &data) {
-                Ok(mut v) => {
-                    v.truncate(out_size as usize);
-                    reply.ioctl(0, &v);
-                }
-                Err(e) => reply.error(errno(e)),
+        let finish = move |answer: Result<Vec<u8>>, reply: ReplyIoctl| match answer {
+            Ok(mut v) => {
+                v.truncate(out_size as usize);
+                reply.ioctl(0, &v);
             }
-        });
+            Err(e) => reply.error(errno(e)),
+        };
+        if self.shared.is_about_holds(ino, cmd) {
+            // Only the hold itself waits, for changes that had begun.
+            let waits = cmd == control::HOLD;
+            return self.run(waits, reply, move |s, reply| {
+                finish(s.about_holds(who, cmd, &data), reply);
+            });
+        }
+        let answer = move |s: &Shared, reply| finish(s.ioctl(who, ino, cmd, &data), reply);
+        match sets {
+            true => self.change(long, reply, answer),
+            false => self.run(false, reply, answer),
+        }
     }
 
     fn fallocate(
@@ -770,7 +819,7 @@ impl Filesystem for Adapter {
         };
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
         let (who, range) = (caller(req), (offset, length));
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let done = s.overlay.fallocate(&node, mode as u32, range, who);
             reply_empty(s.changed(done, &[ino]), reply);
         });
@@ -827,7 +876,7 @@ impl Filesystem for Adapter {
         };
         let long = len >= LONG_RANGE || self.shared.overlay.copy_is_long(&dst, Need::Data);
         let who = caller(req);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let n = s
                 .overlay
                 .copy_range((&src, offset_in), (&dst, offset_out), len, who);
@@ -844,7 +893,7 @@ impl Adapter {
         };
         let name = bytes(name).to_vec();
         let long = what == Target::NonDir && self.shared.overlay.remove_is_long(&parent, &name);
-        self.run(long, reply, move |s, reply| {
+        self.change(long, reply, move |s, reply| {
             let removed = s.overlay.remove(&parent, &name, what);
             reply_empty(s.changed(removed, &[ino]), reply);
         });

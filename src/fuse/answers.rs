@@ -13,12 +13,14 @@ use fuser::{
 use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::Counters;
+use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
 use crate::overlay::listing::Item;
 use crate::overlay::ops::create::New;
+use crate::overlay::ops::file::WriteKind;
 use crate::overlay::{Attr, Caller, Entry, Errno, Overlay, Result};
 use crate::sys::Kind;
 
@@ -56,6 +58,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) workers: Workers,
     pub(super) old: OldAttributes,
+    /// What every change passes.
+    pub(super) gate: Gate,
     pub(super) ttl: Duration,
     /// Nodes that went since memory was last given back.
     pub(super) forgotten: AtomicUsize,
@@ -288,10 +292,7 @@ impl Shared {
         let node = self.node(ino)?;
         let is_root = node.ino == self.overlay.root().ino;
         if cmd == control::STATS && is_root {
-            let own = crate::sys::cred::own_ids().0;
-            if req.uid != 0 && req.uid != own {
-                return Err(Errno::EPERM);
-            }
+            check_master(req)?;
             let mut text = self.counters.text().into_bytes();
             text.resize(control::STATS_LEN, 0);
             return Ok(text);
@@ -326,6 +327,55 @@ impl Shared {
             return Ok(Vec::new());
         }
         Err(Errno::ENOTTY)
+    }
+}
+
+impl Shared {
+    /// A write for later, with its data.
+    pub(super) fn parked_write(
+        self: &Arc<Self>,
+        (node, offset, data): (Arc<Node>, u64, Vec<u8>),
+        (kill, kind): (Option<Caller>, WriteKind),
+        reply: Option<ReplyWrite>,
+    ) -> Box<dyn FnOnce(super::gate::Pass) + Send> {
+        let shared = self.clone();
+        Box::new(move |_pass| {
+            if let Some(reply) = reply {
+                let n = shared.overlay.write(&node, offset, &data, kill, kind);
+                reply_written(n, reply);
+            }
+        })
+    }
+
+    /// Whether an ioctl is about holding changes: it never waits for the gate.
+    pub(super) fn is_about_holds(&self, ino: INodeNo, cmd: u32) -> bool {
+        let known = [control::HOLD, control::RENEW, control::RELEASE].contains(&cmd);
+        known && self.number(self.overlay.root().ino) == ino.0
+    }
+
+    /// Holds changes, prolongs that, or lets them go on.
+    pub(super) fn about_holds(&self, req: Caller, cmd: u32, data: &[u8]) -> Result<Vec<u8>> {
+        check_master(req)?;
+        let lease = control::Lease::decode(data).ok_or(Errno::EINVAL)?;
+        let time = Duration::from_millis(u64::from(lease.milliseconds));
+        match cmd {
+            control::HOLD => {
+                let token = self.gate.hold(time)?;
+                Ok(control::Lease { token, ..lease }.encode().to_vec())
+            }
+            control::RENEW => self.gate.renew(lease.token, time).map(|()| Vec::new()),
+            control::RELEASE => self.gate.release(lease.token).map(|()| Vec::new()),
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+}
+
+/// Only root and the user of this process may speak to the mount itself.
+fn check_master(req: Caller) -> Result<()> {
+    let own = crate::sys::cred::own_ids().0;
+    match req.uid == 0 || req.uid == own {
+        true => Ok(()),
+        false => Err(Errno::EPERM),
     }
 }
 

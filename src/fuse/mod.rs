@@ -14,6 +14,7 @@ pub mod control;
 pub mod convert;
 pub mod counters;
 pub mod fence;
+pub mod gate;
 pub mod hidden;
 mod notify;
 pub mod offer;

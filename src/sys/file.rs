@@ -158,6 +158,14 @@ pub fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
     Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
 }
 
+/// Takes a shared flock(2) without waiting; EWOULDBLOCK comes back as EBUSY.
+pub fn try_lock_shared(fd: BorrowedFd<'_>) -> Result<()> {
+    match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Errno::EBUSY),
+        r => Ok(r?),
+    }
+}
+
 /// Takes an exclusive flock(2) without waiting; EWOULDBLOCK comes back as EBUSY.
 pub fn try_lock(fd: BorrowedFd<'_>) -> Result<()> {
     match rustix::fs::flock(fd, rustix::fs::FlockOperation::NonBlockingLockExclusive) {

@@ -7,6 +7,7 @@
 //! How SAFETY comments are written here: which pointer is handed over, how long
 //! it lives, and who says how many bytes stand behind it.
 
+pub mod ask;
 pub mod copy;
 pub mod cred;
 pub mod dir;
@@ -21,8 +22,10 @@ pub mod name;
 pub mod probe;
 pub mod process;
 pub mod signal;
+pub mod small;
 pub mod spot;
 pub mod stat;
+pub mod tree;
 pub mod uuid;
 pub mod xattr;
 

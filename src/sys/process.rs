@@ -195,10 +195,15 @@ pub fn may_mount() -> bool {
 /// Whether this process may make device nodes: CAP_MKNOD, outside of every user
 /// namespace but the first.
 pub fn may_make_devices() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    map.split_whitespace().eq(["0", "0", "4294967295"])
+    in_first_user_namespace()
         && rustix::thread::capabilities(None)
             .is_ok_and(|c| c.effective.contains(CapabilitySet::MKNOD))
+}
+
+/// Whether this process is in no user namespace but the first: every id is its own.
+pub fn in_first_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 /// The ids this process acts with: user and group.

@@ -10,7 +10,7 @@ use crate::cli::{failure, json, say};
 const SCHEMA_VERSION: u32 = 1;
 
 /// Runs it. 0 where a mount is possible, 1 where not.
-pub fn run(args: &DoctorArgs) -> ExitCode {
+pub fn run(args: &DoctorArgs, format: Format) -> ExitCode {
     let diagnosis = match examine(args.dir.as_deref()) {
         Ok(diagnosis) => diagnosis,
         Err(e) => {
@@ -18,7 +18,7 @@ pub fn run(args: &DoctorArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match args.format {
+    match format {
         Format::Table => say(&table(&diagnosis)),
         Format::Json => say(&as_json(&diagnosis)),
     }

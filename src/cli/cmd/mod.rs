@@ -2,6 +2,11 @@
 
 pub mod completions;
 pub mod doctor;
+pub mod init;
+pub mod layer;
 pub mod man;
+pub mod materialize;
 pub mod mount;
 pub mod unmount;
+pub mod upkeep;
+pub mod ws;

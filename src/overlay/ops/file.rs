@@ -49,6 +49,12 @@ impl Overlay {
         file::read_at(fd.as_fd(), buf, offset)
     }
 
+    /// A file's data, open for reading: for whole copies, which the kernel may make
+    /// by sharing blocks.
+    pub fn data(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>> {
+        self.data_fd(node, Access::Read)
+    }
+
     /// Writes `data` at `offset`; the count. `kill`: a writer without CAP_FSETID,
     /// whose writing takes suid and sgid away.
     pub fn write(

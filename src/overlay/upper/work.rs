@@ -9,10 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::sys::dir::{self, Cross};
+pub use crate::sys::tree::remove as remove_tree;
 use crate::sys::{Errno, Kind, Name, Result, Spot, best_effort};
-
-/// Deepest tree that is removed from the work directory.
-const MAX_DEPTH: usize = 1 << 20;
 
 /// Opens a subdirectory, making it (mode 0700 until then) if it is not there.
 pub fn open_or_make(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Arc<OwnedFd>> {
@@ -41,74 +39,6 @@ pub fn sweep(work: &Arc<OwnedFd>) -> Result<()> {
     dir::list(work.as_fd(), |e| names.push(e.name))?;
     for name in names {
         remove_tree(work, &name)?;
-    }
-    Ok(())
-}
-
-/// Removes one name and everything below it, never following a symlink and
-/// never recursing on the stack.
-pub fn remove_tree(parent: &Arc<OwnedFd>, name: &[u8]) -> Result<()> {
-    match dir::unlink(parent.as_fd(), name) {
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(Errno::ENOENT) => return Ok(()),
-        r => return r,
-    }
-    // Deep trees: subdirectories are moved up into `parent` before they are
-    // emptied, so that no more than one descriptor is open at a time.
-    let mut queue: Vec<Name> = vec![Name::from(name)];
-    let mut fresh = 0usize;
-    while let Some(n) = queue.pop() {
-        if queue.len() > MAX_DEPTH {
-            return Err(Errno::ELOOP);
-        }
-        empty_one(parent, &n, &mut queue, &mut fresh)?;
-        dir::rmdir(parent.as_fd(), &n)?;
-    }
-    Ok(())
-}
-
-fn empty_one(
-    parent: &Arc<OwnedFd>,
-    name: &Name,
-    queue: &mut Vec<Name>,
-    fresh: &mut usize,
-) -> Result<()> {
-    let spot = Spot::at(parent.clone(), name.clone());
-    let fd = dir::open_dir_at(parent.as_fd(), name, Cross::Refuse)?;
-    let mut entries = Vec::new();
-    if let Err(Errno::EACCES) = dir::list(fd.as_fd(), |e| entries.push(e)) {
-        spot.chmod(0o700)?;
-        dir::list(fd.as_fd(), |e| entries.push(e))?;
-    }
-    for e in entries {
-        match dir::unlink(fd.as_fd(), &e.name) {
-            Err(Errno::EISDIR | Errno::EPERM) => {}
-            Err(Errno::ENOENT) => continue,
-            r => {
-                r?;
-                continue;
-            }
-        }
-        match dir::rmdir(fd.as_fd(), &e.name) {
-            Err(Errno::ENOTEMPTY | Errno::EEXIST) => {}
-            r => {
-                r?;
-                continue;
-            }
-        }
-        loop {
-            *fresh += 1;
-            let up = Name::from(format!("#gone-{fresh:x}").into_bytes());
-            let how = dir::Rename::NoReplace;
-            match dir::rename((fd.as_fd(), &e.name), (parent.as_fd(), &up), how) {
-                Err(Errno::EEXIST) => {}
-                r => {
-                    r?;
-                    queue.push(up);
-                    break;
-                }
-            }
-        }
     }
     Ok(())
 }

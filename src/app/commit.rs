@@ -1,0 +1,138 @@
+//! A workspace's changes become a layer.
+//!
+//! | workspace | what happens |
+//! |---|---|
+//! | unmounted, upper stands alone | the upper itself becomes the layer, the workspace gets an empty one upon it |
+//! | unmounted, upper leans on lowers (redirects, metacopies, lost link names) | a copy that stands alone becomes the layer, the workspace stays as it is |
+//! | mounted | it is synced, changes are held while the upper is copied, the workspace stays as it is |
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::store::Store;
+use crate::store::commit::Plan;
+use crate::store::failure::{Failure, Outcome};
+use crate::store::layers::Added;
+use crate::store::layout;
+use crate::store::record::{Lower, Parent, WorkspaceRecord};
+use crate::sys::dir::{self, Cross};
+
+use super::content;
+use super::copy::{self, Marks, Owners};
+use super::hold::Held;
+use super::layer::{self, Growing, Made, NewLayer, Parents};
+use super::live::{self, State};
+use super::own_files;
+use super::resolve::{self, Source};
+use super::stack;
+use super::workspace::{self, Taken};
+
+/// What the layer is to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The changes, upon the workspace's layers.
+    Changes,
+    /// All that the workspace shows, upon nothing.
+    Squash,
+}
+
+/// Makes the layer.
+pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Made> {
+    own_files::reach();
+    store.check_free(&new.name)?;
+    let taken = workspace::take(store, name)?;
+    workspace::check_writable(&taken.record)?;
+    let lowers = stack::trees(store, &taken.record.lowers)?;
+    let path = store.workspace_path(name).join("upper");
+    let upper = store.workspace_folder(name).and_then(|folder| {
+        let opened = dir::open_dir_at(folder.as_fd(), layout::UPPER, Cross::Refuse);
+        opened
+            .map(Arc::new)
+            .map_err(|e| Failure::system(&path, "be opened", e))
+    })?;
+    let owners = match stack::is_disguised(store, &taken.record.lowers)? {
+        true => Owners::Disguised,
+        false => Owners::Real,
+    };
+    let source = Source {
+        upper: &upper,
+        path,
+        lowers: &lowers,
+        owners,
+    };
+    let (held, quiet) = match live::state(store, &taken.record)? {
+        State::Mounted(at) => (Some(Held::take(&at)?), None),
+        State::Elsewhere(who) => return Err(workspace::in_use(&taken.record, &who)),
+        State::Unmounted(lock) => (None, lock),
+    };
+    let growing = match how {
+        How::Squash => squashed(store, &source)?,
+        How::Changes => {
+            let failed = |e| Failure::system(&source.path, "be read", e);
+            let survey = resolve::survey(&upper).map_err(failed)?;
+            if held.is_none() && !survey.incomplete {
+                return by_moving(store, &taken, &source, new);
+            }
+            let growing = Growing::new(store)?;
+            let mut links = growing.links()?;
+            resolve::copy_alone(&source, &survey, growing.tree(), &mut links)?;
+            growing
+        }
+    };
+    if let Some(held) = held {
+        held.release()?;
+    }
+    drop(quiet);
+    let content = content::measure(growing.tree(), &growing.path())?;
+    let parents = match how {
+        How::Changes => stack::parents(&taken.record.lowers),
+        How::Squash => Parents::default(),
+    };
+    growing.finish_upon(store, &content, new, parents)
+}
+
+fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
+    let view = source.view()?;
+    let growing = Growing::new(store)?;
+    let mut links = growing.links()?;
+    let failed = |path: PathBuf, e| Failure::system(&PathBuf::from("/").join(path), "be copied", e);
+    let root = view.at(std::iter::empty()).ok().flatten();
+    let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
+    view.write_out(&root, growing.tree(), &mut links, source.owners)
+        .map_err(|(path, e)| failed(path, e))?;
+    Ok(growing)
+}
+
+/// The upper itself becomes the layer.
+fn by_moving(store: &Store, taken: &Taken, source: &Source<'_>, new: &NewLayer) -> Outcome<Made> {
+    let content = content::measure(source.upper, &source.path)?;
+    let record = layer::describe(&content, new, stack::parents(&taken.record.lowers));
+    let workspace = upon(&taken.record, &record.name, content.diff_id);
+    let plan = Plan {
+        content: &content,
+        layer: &record,
+        workspace: &workspace,
+    };
+    let was_there = store.content(&content.diff_id).is_ok();
+    let old: &Arc<OwnedFd> = source.upper;
+    store.commit_by_moving(&plan, |fresh| copy::dress(old, fresh, Marks::OfLayer))?;
+    Ok(Made {
+        record,
+        added: if was_there { Added::Shared } else { Added::New },
+    })
+}
+
+/// The workspace with a layer more.
+fn upon(record: &WorkspaceRecord, name: &str, diff_id: crate::digest::Digest) -> WorkspaceRecord {
+    let top = Lower::Layer(Parent {
+        name: name.to_owned(),
+        diff_id,
+    });
+    WorkspaceRecord {
+        lowers: std::iter::once(top)
+            .chain(record.lowers.iter().cloned())
+            .collect(),
+        ..record.clone()
+    }
+}

@@ -1,0 +1,252 @@
+//! The merged view of a stack of layers without a mount: the engine, asked
+//! directly.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::layer::reserved;
+use crate::overlay::inode::node::Node;
+use crate::overlay::listing::Item;
+use crate::overlay::options::{LowerArg, Options};
+use crate::overlay::{Attr, Caller, Entry, Overlay};
+use crate::store::failure::{Failure, FailureKind, Outcome};
+use crate::sys::tree::Trail;
+use crate::sys::{Errno, Kind, Name, Result, Spot, copy, dir, xattr};
+
+use super::copy::{Links, Look, Owners};
+
+/// Root, who sees everything.
+const ROOT: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    pid: 0,
+};
+
+/// A read-only view.
+#[derive(Debug)]
+pub struct View(Overlay);
+
+impl View {
+    /// Opens the view of these trees, uppermost first.
+    pub fn open(lowers: &[PathBuf]) -> Outcome<View> {
+        let lower = |path: &PathBuf| LowerArg {
+            path: path.clone(),
+            data_only: false,
+        };
+        let options = Options {
+            lowers: lowers.iter().map(lower).collect(),
+            read_only: true,
+            no_xattr_search: true,
+            ..Options::default()
+        };
+        let opened = Overlay::open(&options);
+        opened
+            .map(View)
+            .map_err(|e| Failure::new(FailureKind::General, e.what, e.hint))
+    }
+
+    /// The root.
+    pub fn root(&self) -> Arc<Node> {
+        self.0.root().clone()
+    }
+
+    /// What stands under a name; `None` where nothing does.
+    pub fn child(&self, dir: &Arc<Node>, name: &[u8]) -> Result<Option<Entry>> {
+        match self.0.lookup(dir, name) {
+            Err(Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(None),
+            r => r,
+        }
+    }
+
+    /// What stands at a path, component by component; symlinks are not followed.
+    pub fn at<'a>(&self, path: impl Iterator<Item = &'a [u8]>) -> Result<Option<Entry>> {
+        let node = self.root();
+        let attr = self.0.getattr(&node)?;
+        let mut entry = Entry { node, attr };
+        for name in path {
+            if entry.node.kind != Kind::Dir {
+                return Ok(None);
+            }
+            match self.child(&entry.node, name)? {
+                Some(found) => entry = found,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// The names in a directory, sorted.
+    pub fn names(&self, dir: &Arc<Node>) -> Result<Vec<Item>> {
+        let mut items = self.0.listing(dir)?.after(0, usize::MAX);
+        items.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(items)
+    }
+
+    /// Attributes.
+    pub fn attr(&self, node: &Arc<Node>) -> Result<Attr> {
+        self.0.getattr(node)
+    }
+
+    /// Where a symlink leads.
+    pub fn target(&self, node: &Arc<Node>) -> Result<Vec<u8>> {
+        self.0.readlink(node)
+    }
+
+    /// A file's data.
+    pub fn data(&self, node: &Arc<Node>) -> Result<Arc<OwnedFd>> {
+        self.0.data(node)
+    }
+
+    /// Xattrs as the view shows them to root, sorted.
+    pub fn xattrs(&self, node: &Arc<Node>) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let list = self.0.listxattr(node, ROOT)?;
+        let mut found = Vec::new();
+        for name in xattr::names(&list) {
+            match self.0.getxattr(node, name) {
+                Ok(value) => found.push((name.to_vec(), value)),
+                Err(Errno::ENODATA) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Gives back what a lookup took hold of.
+    pub fn release(&self, entry: Entry) {
+        self.0.release(entry.node);
+    }
+
+    /// What an object of the view is to look like on disk.
+    pub fn look(&self, entry: &Entry) -> Result<Look> {
+        let xattrs = self.xattrs(&entry.node)?;
+        let on_disk = |(name, value): (Vec<u8>, Vec<u8>)| {
+            reserved::to_disk(&name).map(|name| (name.into_owned(), value))
+        };
+        Ok(Look {
+            stat: entry.attr.stat,
+            xattrs: xattrs.into_iter().filter_map(on_disk).collect(),
+        })
+    }
+
+    /// Writes everything below a directory of the view out as a plain tree, and
+    /// gives the target the directory's own look.
+    ///
+    /// # Errors
+    /// What failed, and on which path below it.
+    pub fn write_out(
+        &self,
+        from: &Entry,
+        to: &Arc<OwnedFd>,
+        links: &mut Links,
+        owners: Owners,
+    ) -> std::result::Result<(), (PathBuf, Errno)> {
+        let mut path = PathBuf::new();
+        self.write_below(from, to, links, owners, &mut path)
+            .map_err(|e| (path, e))
+    }
+
+    fn write_below(
+        &self,
+        from: &Entry,
+        to: &Arc<OwnedFd>,
+        links: &mut Links,
+        owners: Owners,
+        path: &mut PathBuf,
+    ) -> Result<()> {
+        let mut trail = Trail::new(to)?;
+        let mut open = vec![(from.clone(), self.reversed(from)?)];
+        while let Some((dir, waiting)) = open.last_mut() {
+            let Some(item) = waiting.pop() else {
+                let look = self.look(dir)?;
+                look.put_on(&Spot::fd(trail.top()?.clone()), owners)?;
+                open.pop();
+                path.pop();
+                trail.pop()?;
+                continue;
+            };
+            push_name(path, &item.name);
+            let Some(entry) = self.child(&dir.node, &item.name)? else {
+                path.pop();
+                continue;
+            };
+            let name = Name::from(&item.name[..]);
+            if entry.node.kind == Kind::Dir {
+                dir::mkdir(trail.top()?.as_fd(), &name, 0o700)?;
+                let below = dir::open_dir_at(trail.top()?.as_fd(), &name, dir::Cross::Refuse)?;
+                trail.push(Arc::new(below))?;
+                let waiting = self.reversed(&entry)?;
+                open.push((entry, waiting));
+                continue;
+            }
+            self.write_one(&entry, trail.top()?, &name, links, owners)?;
+            self.release(entry);
+            path.pop();
+        }
+        Ok(())
+    }
+
+    fn reversed(&self, dir: &Entry) -> Result<Vec<Item>> {
+        let mut names = self.names(&dir.node)?;
+        names.reverse();
+        Ok(names)
+    }
+
+    /// Writes one object that is no directory.
+    pub fn write_one(
+        &self,
+        entry: &Entry,
+        to: &Arc<OwnedFd>,
+        name: &Name,
+        links: &mut Links,
+        owners: Owners,
+    ) -> Result<()> {
+        let stat = &entry.attr.stat;
+        if links.link(stat, to, name)? {
+            return Ok(());
+        }
+        match entry.node.kind {
+            Kind::Dir => return Err(Errno::EISDIR),
+            Kind::File => {
+                let file = dir::create_file(to.as_fd(), name, 0o600)?;
+                let data = self.data(&entry.node)?;
+                copy::clone_data(data.as_fd(), file.as_fd(), stat.size)?;
+            }
+            Kind::Symlink => dir::symlink(&self.target(&entry.node)?, to.as_fd(), name)?,
+            kind => dir::mknod(to.as_fd(), name, kind.mode_bits() | 0o600, stat.rdev)?,
+        }
+        self.look(entry)?
+            .put_on(&Spot::at(to.clone(), name.clone()), owners)?;
+        links.note(stat, to, name)
+    }
+}
+
+fn push_name(path: &mut PathBuf, name: &[u8]) {
+    use std::os::unix::ffi::OsStrExt;
+    path.push(std::ffi::OsStr::from_bytes(name));
+}
+
+/// The components of a path that a user gave; `.` and empty ones are nothing.
+///
+/// # Errors
+/// Usage for `..`: a view has no way out.
+pub fn components(path: &Path) -> Outcome<Vec<&[u8]>> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut found = Vec::new();
+    for part in path.as_os_str().as_bytes().split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                let what = format!("{} has a `..` in it", path.display());
+                return Err(Failure::new(
+                    FailureKind::Usage,
+                    what,
+                    "write the path without it",
+                ));
+            }
+            part => found.push(part),
+        }
+    }
+    Ok(found)
+}

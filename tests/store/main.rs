@@ -1,0 +1,35 @@
+//! The layer store through the real program: every command, its errors and exit
+//! codes, crashes, many processes at once, root and ordinary users.
+//!
+//! | file | what it proves |
+//! |---|---|
+//! | `layers.rs` | layers: made, named, read, checked, removed |
+//! | `workspaces.rs` | workspaces: made, mounted, reset, copied, removed |
+//! | `commits.rs` | what a commit takes along, mounted and not, and what stands alone |
+//! | `changes.rs` | diff |
+//! | `upkeep.rs` | gc, fsck, damaged records |
+//! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
+//! | `together.rs` | many processes, many layers |
+//! | `users.rs` | an ordinary user, a user namespace, where the store is looked for |
+//!
+//! `ACETATE_CRASHES` says how often `crashes.rs` kills.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changes;
+mod commits;
+mod crashes;
+mod layers;
+mod shop;
+mod together;
+mod upkeep;
+mod users;
+mod workspaces;
