@@ -530,12 +530,21 @@ impl Filesystem for Adapter {
             true => WriteKind::Cached,
             false => WriteKind::Direct,
         };
+        // Where the kernel keeps the times itself it believes nobody else's.
+        let told = kind == WriteKind::Cached && !s.overlay.writeback();
         if !s.overlay.copy_is_long(&node, Need::Data) {
-            return reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
+            reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
+            if told {
+                self.tell_later(ino);
+            }
+            return;
         }
         let data = data.to_vec();
         self.run(true, reply, move |s, reply| {
             reply_written(s.overlay.write(&node, offset, &data, kill, kind), reply);
+            if told {
+                s.old.of(ino);
+            }
         });
     }
 
@@ -837,6 +846,12 @@ impl Filesystem for Adapter {
 }
 
 impl Adapter {
+    /// Says that attributes are old after the reply, on another thread: see `notify`.
+    fn tell_later(&self, ino: INodeNo) {
+        let shared = self.shared.clone();
+        self.shared.workers.run(move || shared.old.of(ino));
+    }
+
     fn remove(&self, ino: INodeNo, name: &OsStr, what: Target, reply: ReplyEmpty) {
         let parent = match self.shared.node(ino) {
             Ok(n) => n,
