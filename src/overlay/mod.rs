@@ -206,15 +206,18 @@ impl Leaving for Overlay {
     /// answer, and must not see half of its going.
     type Held<'a> = Option<RwLockWriteGuard<'a, ()>>;
 
+    /// Descriptors: with the last one of a large file its data goes.
+    type Left = [Option<Arc<OwnedFd>>; 4];
+
     fn hold(&self, ino: u64) -> Self::Held<'_> {
         self.orphans.is_aside(ino).then(|| self.rename.write())
     }
 
-    fn leaves(&self, node: &Node, held: &Self::Held<'_>) -> bool {
+    fn leaves(&self, node: &Node, held: &Self::Held<'_>) -> Option<Self::Left> {
         if held.is_none() && self.orphans.is_aside(node.ino) {
-            return false;
+            return None;
         }
-        self.fds.remove_node(node);
+        let [a, b, c] = self.fds.remove_node(node);
         self.listings.remove(node.ino);
         let gone = node.is_orphan() && !node.has_other_names();
         if let (Some(id), true) = (node.upper.get(), gone) {
@@ -222,7 +225,7 @@ impl Leaving for Overlay {
             self.table
                 .drop_claim(inode::table::Claim { layer, id: *id }, node.ino);
         }
-        self.orphans.remove(self.stack.upper.as_ref(), node);
-        true
+        let kept = self.orphans.remove(self.stack.upper.as_ref(), node);
+        Some([a, b, c, kept])
     }
 }

@@ -66,11 +66,14 @@ pub trait Leaving {
     type Held<'a>
     where
         Self: 'a;
+    /// What takes time to give up.
+    type Left;
     /// Called with no lock held.
     fn hold(&self, ino: u64) -> Self::Held<'_>;
-    /// Called under the shard's lock, for a node that nobody needs; false keeps it
-    /// for now, where `held` is not enough.
-    fn leaves(&self, node: &Node, held: &Self::Held<'_>) -> bool;
+    /// Called under the shard's lock, for a node that nobody needs; what is left is
+    /// dropped when no lock is held any more. `None` keeps the node for now, where
+    /// `held` is not enough.
+    fn leaves(&self, node: &Node, held: &Self::Held<'_>) -> Option<Self::Left>;
 }
 
 /// Whether a node found under a number is the one looked for.
@@ -205,9 +208,13 @@ impl Table {
                 node.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(node) == 1
             };
             let held = leaving.hold(ino);
-            let goes = |_: &u64, node: &Arc<Node>| unused(node) && leaving.leaves(node, &held);
-            let gone = self.nodes.remove_if(&ino, goes);
+            let mut left = None;
+            let gone = self.nodes.remove_if(&ino, |_, node| {
+                left = unused(node).then(|| leaving.leaves(node, &held)).flatten();
+                left.is_some()
+            });
             drop(held);
+            drop(left);
             if let Some((_, node)) = gone {
                 return Some(node);
             }
