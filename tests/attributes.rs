@@ -31,6 +31,11 @@ fn attributes(path: &Path) -> (u32, i64, i64, i64, i64) {
 /// Lets some threads ask for the attributes of `name` while others change it, stops all for an instant now and then, and
 /// compares what the mount shows with what the upper has.
 fn race(layers: &Layers, name: &str, change: impl Fn(u64) + Sync) {
+    race_and_wait(layers, name, Duration::ZERO, change);
+}
+
+/// As [`race`], where the kernel is told so much later.
+fn race_and_wait(layers: &Layers, name: &str, later: Duration, change: impl Fn(u64) + Sync) {
     let (shown, real) = (layers.at(name), layers.upper.join(name));
     let (turn, over, n) = (RwLock::new(()), AtomicBool::new(false), AtomicU64::new(0));
     let until = Instant::now() + Duration::from_secs(SECONDS);
@@ -54,8 +59,14 @@ fn race(layers: &Layers, name: &str, change: impl Fn(u64) + Sync) {
             std::thread::sleep(Duration::from_micros(700));
             let _all = turn.write().unwrap();
             looks += 1;
-            let (a, b) = (attributes(&shown), attributes(&real));
-            wrong = (a != b).then_some((a, b));
+            let differ = || {
+                let (a, b) = (attributes(&shown), attributes(&real));
+                (a != b).then_some((a, b))
+            };
+            wrong = differ().and_then(|_| {
+                std::thread::sleep(later);
+                differ()
+            });
         }
         over.store(true, Ordering::Relaxed);
         assert_eq!(
@@ -155,5 +166,29 @@ fn attributes_of_a_file_from_before_its_rename_are_not_kept() {
         fs::rename(&a, &b).unwrap();
         fs::rename(&b, &a).unwrap();
     });
+    mount.unmount();
+}
+
+/// The times of a file that is written through a mapping.
+#[test]
+fn attributes_of_a_file_from_before_a_write_through_a_mapping_are_not_kept() {
+    let Some((layers, mount)) = layers() else {
+        return;
+    };
+    let path = layers.at("f");
+    fs::write(&path, [0; 4096]).unwrap();
+    let file = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    let one = std::sync::Mutex::new(());
+    race_and_wait(&layers, "f", Duration::from_millis(100), |n| {
+        let _one = one.lock().unwrap();
+        let map = support::mapping::Map::shared(&file, 4096);
+        map.write(0, &n.to_le_bytes());
+        map.sync();
+    });
+    drop(file);
     mount.unmount();
 }

@@ -559,21 +559,19 @@ impl Filesystem for Adapter {
         if !s.overlay.copy_is_long(&node, Need::Data) {
             // The data is copied only where it has to wait.
             let park = || {
-                s.parked_write(
-                    (node.clone(), offset, data.to_vec()),
-                    (kill, kind),
-                    reply.take(),
-                )
+                let what = (node.clone(), offset, data.to_vec());
+                s.parked_write(ino, what, (kill, kind), reply.take())
             };
             if let (Some(_pass), Some(reply)) = (s.gate.enter_or(park), reply) {
-                reply_written(s.overlay.write(&node, offset, data, kill, kind), reply);
+                s.answer_write(ino, (&node, offset, data), (kill, kind), reply);
             }
             return;
         }
         let data = data.to_vec();
-        self.change(true, reply, move |s, reply| {
+        let shared = s.clone();
+        self.change(true, reply, move |_, reply| {
             if let Some(reply) = reply {
-                reply_written(s.overlay.write(&node, offset, &data, kill, kind), reply);
+                shared.answer_write(ino, (&node, offset, &data), (kill, kind), reply);
             }
         });
     }

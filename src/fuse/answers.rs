@@ -334,17 +334,34 @@ impl Shared {
     /// A write for later, with its data.
     pub(super) fn parked_write(
         self: &Arc<Self>,
+        ino: INodeNo,
         (node, offset, data): (Arc<Node>, u64, Vec<u8>),
-        (kill, kind): (Option<Caller>, WriteKind),
+        how: (Option<Caller>, WriteKind),
         reply: Option<ReplyWrite>,
     ) -> Box<dyn FnOnce(super::gate::Pass) + Send> {
         let shared = self.clone();
         Box::new(move |_pass| {
             if let Some(reply) = reply {
-                let n = shared.overlay.write(&node, offset, &data, kill, kind);
-                reply_written(n, reply);
+                shared.answer_write(ino, (&node, offset, &data), how, reply);
             }
         })
+    }
+
+    /// Writes and answers. Of a write through a mapping the kernel is told that
+    /// attributes are old after the reply, on another thread: see `notify`.
+    pub(super) fn answer_write(
+        self: &Arc<Self>,
+        ino: INodeNo,
+        (node, offset, data): (&Arc<Node>, u64, &[u8]),
+        (kill, kind): (Option<Caller>, WriteKind),
+        reply: ReplyWrite,
+    ) {
+        reply_written(self.overlay.write(node, offset, data, kill, kind), reply);
+        // Where the kernel keeps the times itself it believes nobody else's.
+        if kind == WriteKind::Cached && !self.overlay.writeback() {
+            let shared = self.clone();
+            self.workers.run(move || shared.old.of(ino));
+        }
     }
 
     /// Whether an ioctl is about holding changes: it never waits for the gate.

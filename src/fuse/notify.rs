@@ -16,6 +16,16 @@
 //! It is one more write(2) to /dev/fuse, no round trip, and costs none: the
 //! attributes are asked for anew after such a change in any case.
 //!
+//! Pages that were changed through a mapping are one case more: the kernel notes
+//! that mtime is old when they are written (fuse_writepage_end() in
+//! fs/fuse/file.c) and does not count it. No client waits in that request with the
+//! inode held, and one that is given up waits for its pages, as would a
+//! notification for the inode. So here it comes after the reply and from a thread
+//! that answers nothing.
+//!
+//! A kernel before 5.8 does not count a notification either: there an answer may
+//! be kept that was overtaken, as without it.
+//!
 //! Only attributes may be invalidated here: to invalidate a name or data from a
 //! request would wait for locks that the request's client holds (fuse.md, lever 7).
 

@@ -43,11 +43,11 @@ pub mod upper;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use inode::locate::FdCache;
 use inode::node::Node;
-use inode::table::Table;
+use inode::table::{Leaving, Table};
 use listing::Listings;
 use orphan::Orphans;
 use stack::{Settings, Stack};
@@ -164,38 +164,18 @@ impl Overlay {
 
     /// The kernel forgets `count` lookups of a node; how many nodes went.
     pub fn forget(&self, ino: u64, count: u64) -> usize {
-        let gone = self.table.forget(ino, count);
-        for node in &gone {
-            self.vanished(node);
-        }
-        gone.len()
+        self.table.forget(ino, count, self)
     }
 
     /// Gives memory back to the system after many nodes went.
     pub fn trim(&self) {
-        for node in self.table.sweep() {
-            self.vanished(&node);
-        }
+        self.table.sweep(self);
         crate::sys::process::trim_memory();
     }
 
     /// Gives a node back that the kernel was not told of after all.
     pub fn release(&self, node: Arc<Node>) {
-        for gone in self.table.release(node) {
-            self.vanished(&gone);
-        }
-    }
-
-    fn vanished(&self, node: &Node) {
-        self.fds.remove_node(node);
-        self.listings.remove(node.ino);
-        let gone = node.is_orphan() && !node.has_other_names();
-        if let (Some(id), true) = (node.upper.get(), gone) {
-            let layer = crate::layer::UPPER;
-            self.table
-                .drop_claim(inode::table::Claim { layer, id: *id }, node.ino);
-        }
-        self.orphans.remove(self.stack.upper.as_ref(), node);
+        self.table.release(node, self);
     }
 
     /// Ends the mount: what fsync never asked for is synced too, unless volatile.
@@ -214,5 +194,38 @@ impl Overlay {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What a node leaves behind goes while its number cannot go to another node yet,
+/// of the same object found by another name: that one would count on what keeps
+/// the old one, or be given its descriptors.
+impl Leaving for Overlay {
+    /// A name aside is a link on the disk that is not counted in the view. Whoever
+    /// looks a name up holds the rename lock from the first look at the disk to the
+    /// answer, and must not see half of its going.
+    type Held<'a> = Option<RwLockWriteGuard<'a, ()>>;
+
+    /// Descriptors: with the last one of a large file its data goes.
+    type Left = [Option<Arc<OwnedFd>>; 4];
+
+    fn hold(&self, ino: u64) -> Self::Held<'_> {
+        self.orphans.is_aside(ino).then(|| self.rename.write())
+    }
+
+    fn leaves(&self, node: &Node, held: &Self::Held<'_>) -> Option<Self::Left> {
+        if held.is_none() && self.orphans.is_aside(node.ino) {
+            return None;
+        }
+        let [a, b, c] = self.fds.remove_node(node);
+        self.listings.remove(node.ino);
+        let gone = node.is_orphan() && !node.has_other_names();
+        if let (Some(id), true) = (node.upper.get(), gone) {
+            let layer = crate::layer::UPPER;
+            self.table
+                .drop_claim(inode::table::Claim { layer, id: *id }, node.ino);
+        }
+        let kept = self.orphans.remove(self.stack.upper.as_ref(), node);
+        Some([a, b, c, kept])
     }
 }

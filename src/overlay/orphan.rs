@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use rustix::fs::OFlags;
 
 use super::inode::node::Node;
 use super::upper::Upper;
-use crate::sys::{Name, Result, Spot, best_effort};
+use crate::sys::{Name, Spot, best_effort};
 
 /// How one is kept.
 #[derive(Debug)]
@@ -114,21 +115,26 @@ impl Orphans {
         !self.none() && self.kept.contains_key(&ino)
     }
 
-    /// Lets one go.
-    pub fn remove(&self, upper: Option<&Upper>, node: &Node) {
-        if !self.none() {
-            let own = |_: &u64, of: &(Owner, Kept)| of.0 == owner(node);
-            self.gone(upper, self.kept.remove_if(&node.ino, own));
+    /// Lets one go; with the descriptor its data may go, which takes time.
+    pub fn remove(&self, upper: Option<&Upper>, node: &Node) -> Option<Arc<OwnedFd>> {
+        if self.none() {
+            return None;
         }
+        let own = |_: &u64, of: &(Owner, Kept)| of.0 == owner(node);
+        self.gone(upper, self.kept.remove_if(&node.ino, own)?.1.1)
     }
 
-    fn gone(&self, upper: Option<&Upper>, removed: Option<(u64, (Owner, Kept))>) {
-        let Some((_, (_, kept))) = removed else {
-            return;
-        };
+    fn gone(&self, upper: Option<&Upper>, kept: Kept) -> Option<Arc<OwnedFd>> {
         self.count.fetch_sub(1, Ordering::AcqRel);
-        if let Kept::Aside(name) | Kept::Moving(name) = kept {
-            best_effort("remove an orphan", remove_aside(upper, &name));
+        match kept {
+            Kept::Fd(fd) => Some(fd),
+            Kept::Aside(name) | Kept::Moving(name) => {
+                let upper = upper?;
+                let spot = Spot::at(upper.work.clone(), name.clone());
+                let fd = spot.open(OFlags::PATH).ok().map(Arc::new);
+                best_effort("remove an orphan", upper.clear_temp(&name));
+                fd
+            }
         }
     }
 
@@ -136,14 +142,9 @@ impl Orphans {
     pub fn clear(&self, upper: Option<&Upper>) {
         let all: Vec<u64> = self.kept.iter().map(|e| *e.key()).collect();
         for ino in all {
-            self.gone(upper, self.kept.remove(&ino));
+            if let Some((_, (_, kept))) = self.kept.remove(&ino) {
+                drop(self.gone(upper, kept));
+            }
         }
-    }
-}
-
-fn remove_aside(upper: Option<&Upper>, name: &Name) -> Result<()> {
-    match upper {
-        Some(u) => u.clear_temp(name),
-        None => Ok(()),
     }
 }

@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::held::Held;
 use crate::support::host::require_program;
 use crate::support::story::require_real_root;
 use crate::support::{Base, Layers, Mount};
@@ -38,28 +38,7 @@ fn an_open_file_can_be_read_while_its_last_name_goes_beyond_the_orphan_budget() 
         file.read_at(&mut buffer, 4096).map(|n| (n, buffer[0]))
     };
     let pid = mount.pid().unwrap();
-    let mut strace = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=renameat2", "-e"])
-        .arg(format!("inject=renameat2:delay_exit={}", HELD.as_micros()))
-        .args(["-o", "/dev/null", "-p", &pid.to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    let traced = format!("TracerPid:\t{}", strace.id());
-    let every_thread_is = || {
-        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        let status =
-            |t: fs::DirEntry| fs::read_to_string(t.path().join("status")).unwrap_or_default();
-        tasks.flatten().all(|t| status(t).contains(&traced))
-    };
-    while !every_thread_is() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "strace does not come"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let strace = Held::every(pid, "renameat2", "delay_exit", HELD);
     std::thread::scope(|scope| {
         let removing = scope.spawn(|| gone(6));
         let start = Instant::now();
@@ -73,8 +52,7 @@ fn an_open_file_can_be_read_while_its_last_name_goes_beyond_the_orphan_budget() 
         }
         assert!(reads > 1, "the file was read while its name went");
     });
-    strace.kill().unwrap();
-    strace.wait().unwrap();
+    strace.end();
     assert_eq!(read(&files[6]).unwrap(), (4096, b'a'));
     drop(files);
     mount.unmount();
@@ -130,13 +108,20 @@ fn one_of_two_names_is_up() -> (Layers, Mount) {
     (layers, mount)
 }
 
-fn open(path: &Path) -> File {
+pub fn open(path: &Path) -> File {
     let mut options = fs::OpenOptions::new();
     options.read(true).write(true).open(path).unwrap()
 }
 
+/// Gives an open file one more name.
+pub fn link(file: &File, name: &Path) {
+    let fd = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
+    let (cwd, follow) = (rustix::fs::CWD, rustix::fs::AtFlags::SYMLINK_FOLLOW);
+    rustix::fs::linkat(cwd, fd, cwd, name, follow).unwrap();
+}
+
 /// Deleted files that are open: as many as are kept by a descriptor, and more.
-fn take_the_budget(layers: &Layers) -> Vec<File> {
+pub fn take_the_budget(layers: &Layers) -> Vec<File> {
     let deleted = |i| {
         let path = layers.at(&format!("f{i}"));
         fs::write(&path, "x").unwrap();
@@ -168,16 +153,7 @@ fn an_open_hard_link_whose_known_name_went_beyond_the_budget_is_one_file_with_it
     file.write_at(b"MORE", 4).unwrap();
     assert_eq!(fs::read(&other).unwrap(), b"textMORE");
     // It has a name, so it may be given one more.
-    let fd = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap();
-    let cwd = rustix::fs::CWD;
-    rustix::fs::linkat(
-        cwd,
-        fd,
-        cwd,
-        layers.at("more"),
-        rustix::fs::AtFlags::SYMLINK_FOLLOW,
-    )
-    .unwrap();
+    link(&file, &layers.at("more"));
     assert_eq!(fs::metadata(layers.at("more")).unwrap().nlink(), 2);
     drop((file, gone));
     mount.unmount();

@@ -11,6 +11,8 @@ mod support;
 
 mod aside;
 mod depth;
+mod forgotten;
+mod held;
 
 use std::collections::HashMap;
 use std::fs::{self, File};

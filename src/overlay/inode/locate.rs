@@ -126,14 +126,13 @@ impl FdCache {
     }
 
     /// Gives up all that belongs to a node.
-    pub fn remove_node(&self, node: &Node) {
-        for key in [
+    pub fn remove_node(&self, node: &Node) -> [Option<Arc<OwnedFd>>; 3] {
+        [
             FdKey::Upper(node.ino),
             FdKey::UpperReadOnly(node.ino),
             FdKey::LowerFile(node.ino),
-        ] {
-            drop(self.remove(key));
-        }
+        ]
+        .map(|key| self.remove(key))
     }
 
     /// Gives all up.

@@ -60,6 +60,22 @@ pub struct Table {
     next: AtomicU64,
 }
 
+/// What goes with a node that leaves the table, before its number can go to another.
+pub trait Leaving {
+    /// What is held while it leaves.
+    type Held<'a>
+    where
+        Self: 'a;
+    /// What takes time to give up.
+    type Left;
+    /// Called with no lock held.
+    fn hold(&self, ino: u64) -> Self::Held<'_>;
+    /// Called under the shard's lock, for a node that nobody needs; what is left is
+    /// dropped when no lock is held any more. `None` keeps the node for now, where
+    /// `held` is not enough.
+    fn leaves(&self, node: &Node, held: &Self::Held<'_>) -> Option<Self::Left>;
+}
+
 /// Whether a node found under a number is the one looked for.
 pub trait Same: Fn(&Node) -> bool {}
 impl<F: Fn(&Node) -> bool> Same for F {}
@@ -136,9 +152,9 @@ impl Table {
         node.nlookup.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The kernel forgets `count` lookups of a node; the nodes that left the
-    /// table because of it (the node and parents that waited for it).
-    pub fn forget(&self, ino: u64, count: u64) -> Vec<Arc<Node>> {
+    /// The kernel forgets `count` lookups of a node; how many nodes left the table
+    /// because of it (the node and parents that waited for it).
+    pub fn forget(&self, ino: u64, count: u64, leaving: &impl Leaving) -> usize {
         let sub = |n: u64| Some(n.saturating_sub(count));
         let left = self.nodes.get(&ino).map(|node| {
             // The closure always answers, so this cannot fail.
@@ -148,26 +164,28 @@ impl Table {
             before.unwrap_or(0).saturating_sub(count)
         });
         if left == Some(0) {
-            self.settle(ino)
+            self.settle(ino, leaving)
         } else {
-            Vec::new()
+            0
         }
     }
 
     /// Gives a node back that the kernel was not told of.
-    pub fn release(&self, node: Arc<Node>) -> Vec<Arc<Node>> {
+    pub fn release(&self, node: Arc<Node>, leaving: &impl Leaving) {
         let ino = node.ino;
         let unused = node.nlookup.load(Ordering::Acquire) == 0;
         drop(node);
-        if unused { self.settle(ino) } else { Vec::new() }
+        if unused {
+            self.settle(ino, leaving);
+        }
     }
 
     /// Drops a node from the table if nobody needs it, then its parents alike.
-    fn settle(&self, ino: u64) -> Vec<Arc<Node>> {
-        let mut gone = Vec::new();
+    fn settle(&self, ino: u64, leaving: &impl Leaving) -> usize {
+        let mut gone = 0;
         let mut queue = vec![ino];
         while let Some(ino) = queue.pop() {
-            let Some(node) = self.take_unused(ino) else {
+            let Some(node) = self.take_unused(ino, leaving) else {
                 continue;
             };
             let links = node.links.lock().take();
@@ -175,7 +193,7 @@ impl Table {
             for link in links {
                 queue.push(link.parent.ino);
             }
-            gone.push(node);
+            gone += 1;
         }
         gone
     }
@@ -184,12 +202,20 @@ impl Table {
     /// and that no request holds. A request that has answered, and so let the
     /// kernel forget, may still be about to give its reference up: it is waited
     /// for. What is missed all the same, [`Table::sweep`] finds.
-    fn take_unused(&self, ino: u64) -> Option<Arc<Node>> {
+    fn take_unused(&self, ino: u64, leaving: &impl Leaving) -> Option<Arc<Node>> {
         for round in 0..MAX_WAITS {
             let unused = |node: &Arc<Node>| {
                 node.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(node) == 1
             };
-            if let Some((_, node)) = self.nodes.remove_if(&ino, |_, node| unused(node)) {
+            let held = leaving.hold(ino);
+            let mut left = None;
+            let gone = self.nodes.remove_if(&ino, |_, node| {
+                left = unused(node).then(|| leaving.leaves(node, &held)).flatten();
+                left.is_some()
+            });
+            drop(held);
+            drop(left);
+            if let Some((_, node)) = gone {
                 return Some(node);
             }
             let held = self.nodes.get(&ino).is_some_and(|node| {
@@ -209,16 +235,17 @@ impl Table {
 
     /// Drops every node that nobody needs and gives memory back: for now and
     /// then, since it looks at all of them.
-    pub fn sweep(&self) -> Vec<Arc<Node>> {
+    pub fn sweep(&self, leaving: &impl Leaving) {
         let idle: Vec<u64> = self
             .nodes
             .iter()
             .filter(|n| n.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(n.value()) == 1)
             .map(|n| *n.key())
             .collect();
-        let gone = idle.into_iter().flat_map(|ino| self.settle(ino)).collect();
+        for ino in idle {
+            self.settle(ino, leaving);
+        }
         self.nodes.shrink_to_fit();
-        gone
     }
 
     /// From now on an object goes by this number: nothing that stands with it on

@@ -182,6 +182,11 @@ impl Overlay {
                 }
                 done?;
             }
+            None if lower.nlink > 1 && !node.is_dir() => {
+                // As above: no name of it may be learnt meanwhile.
+                let _rename = self.rename.write();
+                self.publish_known(upper, node, copy, &mut dirs)?;
+            }
             None => self.publish_one(upper, node, copy, &mut dirs)?,
         }
         for dir in dirs {
@@ -211,6 +216,28 @@ impl Overlay {
             }
             return self.publish_at(upper, node, copy, &link, dirs);
         }
+    }
+
+    /// A file with several names and no index: it gets all that are known, since a
+    /// write by any of them goes to it.
+    fn publish_known(
+        &self,
+        upper: &Upper,
+        node: &Arc<Node>,
+        copy: Copied<'_>,
+        dirs: &mut Vec<Arc<OwnedFd>>,
+    ) -> Result<()> {
+        let links: Vec<_> = node.links.lock().iter().cloned().collect();
+        let Some((first, others)) = links.split_first() else {
+            return self.publish_orphan(upper, node, copy.staged, copy.id);
+        };
+        self.publish_at(upper, node, copy, first, dirs)?;
+        let at = locate::upper_dir(&self.fds, &upper.layer, &first.parent)?;
+        for other in others {
+            let more = self.publish_more(upper, (&at, &first.name), other, dirs);
+            best_effort("publish a further name", more);
+        }
+        Ok(())
     }
 
     fn publish_at(

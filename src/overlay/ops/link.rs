@@ -41,7 +41,8 @@ impl Overlay {
         {
             let _rename = self.rename.read();
             let _dir = d.lock.write();
-            let nameless = node.is_orphan() && !node.has_other_names();
+            // It may have a name that nobody knows.
+            let nameless = node.is_orphan() && self.nlink(node, &spot.stat()?) == 0;
             if d.dead.load(Ordering::Acquire) || nameless {
                 return Err(Errno::ENOENT);
             }

@@ -19,7 +19,7 @@ use crate::overlay::options::RedirectDir;
 use crate::overlay::upper::{Namespace, Present, Upper};
 use crate::sys::dir::{self, Rename};
 use crate::sys::probe::WhiteoutKind;
-use crate::sys::{Errno, Kind, Name, Result, Spot, best_effort};
+use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, best_effort};
 
 /// What happens to a target that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,8 +232,8 @@ impl Overlay {
             if let Some(temp) = &displaced {
                 best_effort("put a directory back", put_back(upper, b, temp));
             }
-            if let Some((victim, _)) = target {
-                self.orphans.remove(Some(upper), victim);
+            if let Some((victim, vf)) = target {
+                self.let_go(upper, b, victim, vf);
             }
             return Err(e);
         }
@@ -318,6 +318,16 @@ impl Overlay {
             self.pin_nlink(upper, victim, &Spot::at(b.at.clone(), b.name.clone()))?;
         }
         Ok(())
+    }
+
+    /// Undoes [`Self::keep_victim`] after a rename that failed; not where it failed
+    /// after the victim's name had gone: that one is without a name now.
+    fn let_go(&self, upper: &Upper, b: &End<'_>, victim: &Node, found: &Found) {
+        let at = Spot::at(b.at.clone(), b.name.clone()).stat();
+        let stands = |id| at.is_ok_and(|s| ObjectId::of(&s) == id);
+        if found.upper.as_ref().is_some_and(|u| stands(u.id)) {
+            self.orphans.remove(Some(upper), victim);
+        }
     }
 
     fn rename_upper(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, is_dir: bool) -> Result<()> {
