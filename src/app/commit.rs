@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::archive::SideRecords;
 use crate::store::Store;
 use crate::store::commit::Plan;
 use crate::store::failure::{Failure, Outcome};
@@ -84,7 +85,7 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let content = content::measure(growing.tree(), &growing.path())?;
+    let content = content::measure(growing.tree(), &growing.path(), &SideRecords::default())?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
         How::Squash => Parents::default(),
@@ -106,7 +107,7 @@ fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
 
 /// The upper itself becomes the layer.
 fn by_moving(store: &Store, taken: &Taken, source: &Source<'_>, new: &NewLayer) -> Outcome<Made> {
-    let content = content::measure(source.upper, &source.path)?;
+    let content = content::measure(source.upper, &source.path, &SideRecords::default())?;
     let record = layer::describe(&content, new, stack::parents(&taken.record.lowers));
     let workspace = upon(&taken.record, &record.name, content.diff_id);
     let plan = Plan {

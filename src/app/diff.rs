@@ -273,10 +273,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn same_data(&self, view: &View, before: &Entry, after: &Entry) -> Result<bool> {
-        let (b, a) = (
-            view.data(&before.node)?,
-            self.after.data(&after.node)?,
-        );
+        let (b, a) = (view.data(&before.node)?, self.after.data(&after.node)?);
         let (mut left, mut right) = (vec![0u8; 1 << 16], vec![0u8; 1 << 16]);
         let mut at = 0u64;
         loop {

@@ -101,7 +101,10 @@ pub fn pages() -> Vec<Page> {
     let is_compat = |page: &Page| COMPAT.iter().any(|c| c.name == page.name);
     let mut pages = vec![own(&program)];
     let shown = |of: &clap::Command| -> Vec<clap::Command> {
-        of.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect()
+        of.get_subcommands()
+            .filter(|c| !c.is_hide_set())
+            .cloned()
+            .collect()
     };
     for command in shown(&program) {
         pages.push(own(&command));
