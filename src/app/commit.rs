@@ -102,6 +102,8 @@ fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
     let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
     view.write_out(&root, growing.tree(), &mut links, source.owners)
         .map_err(|(path, e)| failed(path, e))?;
+    let survey = resolve::survey(source.upper).map_err(|e| failed(PathBuf::new(), e))?;
+    resolve::find_lost_names(source, &survey, &view, growing.tree(), &links)?;
     Ok(growing)
 }
 

@@ -8,7 +8,7 @@ use crate::archive::{self, Compress, Ids, Owners, PackOptions, Packed, SideRecor
 use crate::layer::disguise::USER_OVERRIDE;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
-use crate::store::record::Content;
+use crate::store::record::{Content, LayerRecord};
 use crate::sys::{Errno, Spot, process, xattr};
 
 /// Computes the record of a tree. Nothing is written.
@@ -33,31 +33,32 @@ pub fn measure(tree: &Arc<OwnedFd>, shown: &Path, records: &SideRecords) -> Outc
 /// is then not the layer.
 pub fn write_archive(
     store: &Store,
-    content: &Content,
+    record: &LayerRecord,
     compress: Compress,
     out: impl std::io::Write + Send,
     progress: &mut dyn FnMut(u64),
 ) -> Outcome<Packed> {
+    let content = store.content(&record.diff_id)?;
     let (tree, shown) = (
         store.tree(&content.diff_id)?,
         store.tree_path(&content.diff_id),
     );
-    let mut options = options_for(content.disguised, side_records(store, content)?);
+    let mut options = options_for(content.disguised, side_records(store, &content)?);
     options.compress = compress;
     let packed = archive::pack(tree.as_fd(), out, &options, progress);
     let packed = packed.map_err(|e| failure(&e, &shown))?;
     match packed.diff_id == content.diff_id {
         true => Ok(packed),
-        false => Err(changed(content, &packed)),
+        false => Err(changed(record, &packed)),
     }
 }
 
-fn changed(content: &Content, packed: &Packed) -> Failure {
+fn changed(record: &LayerRecord, packed: &Packed) -> Failure {
     Failure::new(
         FailureKind::Integrity,
         format!(
-            "the layer was changed: its tree has the digest {}, its record says {}",
-            packed.diff_id, content.diff_id
+            "the layer {} was changed: its tree has the digest {}, its record says {}",
+            record.name, packed.diff_id, record.diff_id
         ),
         "a layer is never written to: import it again under another name",
     )

@@ -24,15 +24,14 @@ pub fn to_stream(
 ) -> Outcome<Packed> {
     own_files::reach();
     let record = store.layer(asked)?;
-    let content = store.content(&record.diff_id)?;
     let mut told = |entries| {
         progress(Step {
             done: entries,
-            total: Some(content.entries),
+            total: Some(record.entries),
             entries,
         });
     };
-    content::write_archive(store, &content, compress, out, &mut told)
+    content::write_archive(store, &record, compress, out, &mut told)
 }
 
 /// Writes a layer's archive to a file, which appears when it is complete and on disk.

@@ -14,6 +14,7 @@ pub use crate::store::layers::Added;
 use crate::store::layout;
 use crate::store::record::{Content, LayerRecord, Parent, now};
 use crate::store::staging::Staging;
+use crate::store::tidy::{MANY, Sync, tidy};
 use crate::sys::dir::{self, Cross};
 use crate::sys::stat::SetTime;
 use crate::sys::tree::{self, Enter, Visitor};
@@ -114,8 +115,11 @@ impl Growing {
         new: &NewLayer,
         parents: Parents,
     ) -> Outcome<Made> {
-        file::sync_fs(self.tree.as_fd())
-            .map_err(|e| Failure::system(&self.path(), "be written to disk", e))?;
+        let synced = match content.entries > MANY {
+            true => file::sync_fs(self.tree.as_fd()),
+            false => tidy(&self.tree, Sync::Each),
+        };
+        synced.map_err(|e| Failure::system(&self.path(), "be written to disk", e))?;
         let record = describe(content, new, parents);
         let added = store.add(&self.staging, FOLDER, content, &record)?;
         Ok(Made { record, added })
@@ -466,16 +470,8 @@ pub fn du(store: &Store, asked: &[String]) -> Outcome<Vec<Room>> {
 pub fn verify(store: &Store, asked: &str) -> Outcome<LayerRecord> {
     own_files::reach();
     let record = store.layer(asked)?;
-    let content = store.content(&record.diff_id)?;
     let sink = std::io::sink();
-    let packed = content::write_archive(store, &content, archive::Compress::No, sink, &mut |_| {});
-    match packed {
-        Ok(_) => Ok(record),
-        Err(mut e) => {
-            e.what = e
-                .what
-                .replace("the layer was", &format!("the layer {} was", record.name));
-            Err(e)
-        }
-    }
+    let compress = archive::Compress::No;
+    content::write_archive(store, &record, compress, sink, &mut |_| {})?;
+    Ok(record)
 }
