@@ -5,12 +5,14 @@
 //! | folder | what it is | may use |
 //! |---|---|---|
 //! | [`cli`] | words in, words out: the only place with clap, terminals and exit codes | `app` |
-//! | [`app`] | what a user can ask for, one file per verb; no printing | `fuse`, `overlay`, `store`, `layer`, `idmap`, `sys` |
+//! | [`app`] | what a user can ask for, one file per verb; no printing | `fuse`, `overlay`, `store`, `archive`, `layer`, `idmap`, `digest`, `sys` |
 //! | [`fuse`] | the adapter: fuser's types stop here; mounting, priming, signals | `overlay`, `idmap`, `sys` |
 //! | [`overlay`] | the engine: merged view, copy-up, whiteouts; knows no FUSE | `layer`, `idmap`, `sys` |
-//! | [`store`] | layers at rest: records and trees on disk; knows no tar and no mount | `layer`, `sys` |
+//! | [`store`] | layers at rest: records and trees on disk; knows no tar and no mount | `layer`, `digest`, `sys` |
+//! | [`archive`] | layers as tar, in and out; hostile input stops here | `layer`, `idmap`, `digest`, `sys` |
 //! | [`layer`] | what a layer is: a directory tree with marks | `idmap`, `sys` |
 //! | [`idmap`] | numbers of users, on disk and shown | nothing |
+//! | [`digest`] | the names of bytes: SHA-256, diff IDs, chain IDs | nothing |
 //! | [`sys`] | the kernel: the only `unsafe`, the only raw system calls | nothing |
 //!
 //! Inside [`overlay`]: [`overlay::decide`] decides and does no I/O;
@@ -59,6 +61,7 @@
 //! bytes or a user's input can reach.
 
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod digest;
 pub mod fuse;

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::archive::SideRecords;
 use crate::store::Store;
 use crate::store::commit::Plan;
 use crate::store::failure::{Failure, Outcome};
@@ -84,7 +85,7 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let content = content::measure(growing.tree(), &growing.path())?;
+    let content = content::measure(growing.tree(), &growing.path(), &SideRecords::default())?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
         How::Squash => Parents::default(),
@@ -101,12 +102,14 @@ fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
     let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
     view.write_out(&root, growing.tree(), &mut links, source.owners)
         .map_err(|(path, e)| failed(path, e))?;
+    let survey = resolve::survey(source.upper).map_err(|e| failed(PathBuf::new(), e))?;
+    resolve::find_lost_names(source, &survey, &view, growing.tree(), &links)?;
     Ok(growing)
 }
 
 /// The upper itself becomes the layer.
 fn by_moving(store: &Store, taken: &Taken, source: &Source<'_>, new: &NewLayer) -> Outcome<Made> {
-    let content = content::measure(source.upper, &source.path)?;
+    let content = content::measure(source.upper, &source.path, &SideRecords::default())?;
     let record = layer::describe(&content, new, stack::parents(&taken.record.lowers));
     let workspace = upon(&taken.record, &record.name, content.diff_id);
     let plan = Plan {

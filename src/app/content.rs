@@ -1,30 +1,93 @@
-//! What a tree holds: its digest, counted over its canonical tar.
+//! What a tree holds: its digest, counted over its canonical archive.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::digest::Hasher;
+use crate::archive::{self, Compress, Ids, Owners, PackOptions, Packed, SideRecords};
 use crate::layer::disguise::USER_OVERRIDE;
-use crate::store::failure::{Failure, Outcome};
-use crate::store::record::Content;
-use crate::sys::tree::{Enter, Visitor};
-use crate::sys::{Kind, Name, Result, Spot, file, xattr};
+use crate::store::Store;
+use crate::store::failure::{Failure, FailureKind, Outcome};
+use crate::store::record::{Content, LayerRecord};
+use crate::sys::{Errno, Spot, process, xattr};
 
 /// Computes the record of a tree. Nothing is written.
-pub fn measure(tree: &Arc<OwnedFd>, shown: &std::path::Path) -> Outcome<Content> {
-    let mut m = Measure {
-        hasher: Hasher::default(),
-        size: 0,
-        entries: 0,
-    };
-    crate::sys::tree::walk(tree, &mut m).map_err(|e| Failure::system(shown, "be read", e))?;
+pub fn measure(tree: &Arc<OwnedFd>, shown: &Path, records: &SideRecords) -> Outcome<Content> {
+    let disguised = is_disguised(tree) || !records.is_empty();
+    let options = options_for(disguised, records.clone());
+    let packed = archive::pack(tree.as_fd(), std::io::sink(), &options, &mut |_| {});
+    let packed = packed.map_err(|e| failure(&e, shown))?;
     Ok(Content {
-        diff_id: m.hasher.finish(),
-        size: m.size,
-        entries: m.entries,
-        disguised: is_disguised(tree),
+        diff_id: packed.diff_id,
+        size: packed.size,
+        entries: packed.entries,
+        disguised,
         rest: serde_json::Map::new(),
     })
+}
+
+/// Writes a stored layer's canonical archive.
+///
+/// # Errors
+/// Integrity where the tree is not any more what its record says; what was written
+/// is then not the layer.
+pub fn write_archive(
+    store: &Store,
+    record: &LayerRecord,
+    compress: Compress,
+    out: impl std::io::Write + Send,
+    progress: &mut dyn FnMut(u64),
+) -> Outcome<Packed> {
+    let content = store.content(&record.diff_id)?;
+    let (tree, shown) = (
+        store.tree(&content.diff_id)?,
+        store.tree_path(&content.diff_id),
+    );
+    let mut options = options_for(content.disguised, side_records(store, &content)?);
+    options.compress = compress;
+    let packed = archive::pack(tree.as_fd(), out, &options, progress);
+    let packed = packed.map_err(|e| failure(&e, &shown))?;
+    match packed.diff_id == content.diff_id {
+        true => Ok(packed),
+        false => Err(changed(record, &packed)),
+    }
+}
+
+fn changed(record: &LayerRecord, packed: &Packed) -> Failure {
+    Failure::new(
+        FailureKind::Integrity,
+        format!(
+            "the layer {} was changed: its tree has the digest {}, its record says {}",
+            record.name, packed.diff_id, record.diff_id
+        ),
+        "a layer is never written to: import it again under another name",
+    )
+}
+
+/// What a layer's tree could not be given, as the store keeps it.
+pub fn side_records(store: &Store, content: &Content) -> Outcome<SideRecords> {
+    let text = store.side_records(&content.diff_id)?;
+    SideRecords::from_text(&text).map_err(|why| {
+        let what = format!("the layer {} is damaged: {why}", content.diff_id);
+        Failure::new(FailureKind::Integrity, what, "import it again")
+    })
+}
+
+fn options_for(disguised: bool, records: SideRecords) -> PackOptions {
+    let mut options = PackOptions::new(match disguised {
+        true => Owners::Recorded,
+        false => Owners::Real(Ids::default()),
+    });
+    options.records = records;
+    options
+}
+
+/// How this process keeps the owners that an archive speaks of.
+pub fn owners() -> Owners {
+    match process::keeps_every_owner() {
+        true => Owners::Real(Ids::default()),
+        false => Owners::Recorded,
+    }
 }
 
 /// Whether owners stand in xattrs: the root's does, then.
@@ -35,37 +98,33 @@ pub fn is_disguised(tree: &Arc<OwnedFd>) -> bool {
     )
 }
 
-struct Measure {
-    hasher: Hasher,
-    size: u64,
-    entries: u64,
-}
-
-impl Visitor for Measure {
-    fn entry(&mut self, dir: &Arc<OwnedFd>, name: &Name, _kind: Kind) -> Result<Enter> {
-        let spot = Spot::at(dir.clone(), name.clone());
-        let s = spot.stat()?;
-        self.entries += 1;
-        self.hasher.update(
-            format!("{:?} {:o} {} {} {:?}", name, s.mode, s.uid, s.gid, s.mtime).as_bytes(),
-        );
-        if s.kind() == Kind::File {
-            self.size += s.size;
-            let fd = spot.open(rustix::fs::OFlags::RDONLY)?;
-            let mut buf = vec![0u8; 1 << 16];
-            let mut at = 0;
-            loop {
-                let n = file::read_at(fd.as_fd(), &mut buf, at)?;
-                if n == 0 {
-                    break;
-                }
-                self.hasher.update(buf.get(..n).unwrap_or_default());
-                at += n as u64;
-            }
-        }
-        Ok(Enter::Yes)
-    }
-    fn leave(&mut self, _dir: &Arc<OwnedFd>) -> Result<()> {
-        Ok(())
+/// What an archive's error is for the store.
+pub fn failure(error: &archive::Error, shown: &Path) -> Failure {
+    use archive::Error;
+    let text = error.to_string();
+    match error {
+        Error::Format { .. } => Failure::new(
+            FailureKind::Integrity,
+            format!("{}: {text}", shown.display()),
+            "nothing was imported; get the archive again",
+        ),
+        Error::Refused { .. } => Failure::new(
+            FailureKind::General,
+            format!("{}: {text}", shown.display()),
+            "nothing was imported; what the entry asks for has no place in a layer",
+        ),
+        Error::Tree { errno, .. } => Failure {
+            what: format!("{}: {text}", shown.display()),
+            ..Failure::system(shown, "be written", *errno)
+        },
+        Error::Sink(e) | Error::Source(e) => Failure {
+            what: format!("{}: {text}", shown.display()),
+            ..Failure::system(shown, "be read", Errno::from_io(e))
+        },
+        Error::Unfit { .. } | Error::Bug(_) => Failure::new(
+            FailureKind::General,
+            format!("{}: {text}", shown.display()),
+            "",
+        ),
     }
 }

@@ -110,7 +110,7 @@ impl Look {
                     to.chown(Some(self.stat.uid), Some(self.stat.gid))?;
                 }
             }
-            Owners::Disguised if matches!(kind, Kind::File | Kind::Dir) => {
+            Owners::Disguised if kind != Kind::Symlink => {
                 let value = Disguise::of(&self.stat).encode();
                 xattr::set(to, USER_OVERRIDE, &value, 0)?;
             }

@@ -1,10 +1,9 @@
 //! Holding the changes of a mounted workspace while its upper is copied.
 //!
 //! What programs have written is in the upper first: syncfs(2) on the mount has
-//! the kernel send what it keeps in its page cache, fsync(2) of the root has the
-//! daemon write the upper's file system to disk (`overlay::ops::file`). Then the
-//! daemon is asked to hold changes (`fuse::control`), and asked again and again
-//! for as long as this value lives.
+//! the kernel send what it keeps in its page cache. (The copy is what has to reach
+//! the disk, not the upper.) Then the daemon is asked to hold changes
+//! (`fuse::control`), and asked again and again for as long as this value lives.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -58,7 +57,6 @@ impl Held {
         };
         let root = File::open(at).map_err(|e| failed(Errno::from_io(&e)))?;
         file::sync_fs(root.as_fd()).map_err(failed)?;
-        root.sync_all().map_err(|e| failed(Errno::from_io(&e)))?;
         let mut data = lease(0).encode();
         ask::ioctl(root.as_fd(), HOLD, &mut data).map_err(failed)?;
         let token = Lease::decode(&data)

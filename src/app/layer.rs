@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::archive::{self, Ids, Owners, PackOptions, SideRecords};
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
@@ -13,8 +14,11 @@ pub use crate::store::layers::Added;
 use crate::store::layout;
 use crate::store::record::{Content, LayerRecord, Parent, now};
 use crate::store::staging::Staging;
+use crate::store::tidy::{MANY, Sync, tidy};
 use crate::sys::dir::{self, Cross};
-use crate::sys::{Errno, Kind, file, mount};
+use crate::sys::stat::SetTime;
+use crate::sys::tree::{self, Enter, Visitor};
+use crate::sys::{Errno, Kind, Spot, Timespec, file, mount, process, small};
 
 use super::content;
 use super::copy::{self, Links, Marks};
@@ -85,8 +89,21 @@ impl Growing {
     }
 
     /// Writes it to disk and makes it a layer.
-    pub fn finish(self, store: &Store, content: &Content, new: &NewLayer) -> Outcome<Made> {
+    pub fn finish(
+        self,
+        store: &Store,
+        content: &Content,
+        records: &SideRecords,
+        new: &NewLayer,
+    ) -> Outcome<Made> {
         let parents = parents_of(store, new.parent.as_deref())?;
+        if !records.is_empty() {
+            let failed = |e| Failure::system(self.staging.path(), "be written", e);
+            let folder = open(self.staging.dir(), FOLDER).map_err(failed)?;
+            let text = records.to_text();
+            small::write_new(folder.as_fd(), layout::SIDE_RECORDS, text.as_bytes())
+                .map_err(failed)?;
+        }
         self.finish_upon(store, content, new, parents)
     }
 
@@ -98,8 +115,11 @@ impl Growing {
         new: &NewLayer,
         parents: Parents,
     ) -> Outcome<Made> {
-        file::sync_fs(self.tree.as_fd())
-            .map_err(|e| Failure::system(&self.path(), "be written to disk", e))?;
+        let synced = match content.entries > MANY {
+            true => file::sync_fs(self.tree.as_fd()),
+            false => tidy(&self.tree, Sync::Each),
+        };
+        synced.map_err(|e| Failure::system(&self.path(), "be written to disk", e))?;
         let record = describe(content, new, parents);
         let added = store.add(&self.staging, FOLDER, content, &record)?;
         Ok(Made { record, added })
@@ -166,32 +186,98 @@ pub fn chain_id(record: &LayerRecord) -> Option<String> {
 
 /// Makes a layer: empty, or a copy of a directory.
 pub fn create(store: &Store, new: &NewLayer, from: Option<&Path>) -> Outcome<Made> {
-    own_files::reach();
     store.check_free(&new.name)?;
-    let parents = parents_of(store, new.parent.as_deref())?;
+    parents_of(store, new.parent.as_deref())?;
     let growing = Growing::new(store)?;
-    if let Some(path) = from {
-        let source = hold(path)?;
-        let mut links = growing.links()?;
-        copy::copy_tree(&source, growing.tree(), &mut links, Marks::OfLayer).map_err(
-            |e| match e {
-                Errno::EXDEV => Failure::new(
-                    FailureKind::Usage,
-                    format!("something is mounted below {}", path.display()),
-                    "a layer is one tree of one file system: unmount it, or name another directory",
-                ),
-                e => Failure::system(path, "be copied", e),
-            },
-        )?;
-    } else {
-        // Whoever makes an empty layer gets the same one: no time of its making.
-        let spot = crate::sys::Spot::fd(growing.tree().clone());
-        let at = crate::sys::stat::SetTime::At(crate::sys::Timespec::default());
-        spot.set_times(at, at)
-            .map_err(|e| Failure::system(&growing.path(), "be written", e))?;
+    let mut records = SideRecords::default();
+    match from {
+        None => at_no_time(&growing)?,
+        Some(path) => {
+            let source = hold(path)?;
+            if process::keeps_every_owner() || is_all_own(&source, path)? {
+                own_files::reach();
+                copy_directory(&source, path, &growing)?;
+            } else {
+                records = through_archive(&source, path, &growing)?;
+            }
+        }
     }
-    let content = content::measure(growing.tree(), &growing.path())?;
-    growing.finish_upon(store, &content, new, parents)
+    let content = content::measure(growing.tree(), &growing.path(), &records)?;
+    growing.finish(store, &content, &records, new)
+}
+
+/// Whoever makes an empty layer gets the same one: no time of its making.
+fn at_no_time(growing: &Growing) -> Outcome<()> {
+    let at = SetTime::At(Timespec::default());
+    Spot::fd(growing.tree().clone())
+        .set_times(at, at)
+        .map_err(|e| Failure::system(&growing.path(), "be written", e))
+}
+
+fn copy_directory(source: &Arc<OwnedFd>, path: &Path, growing: &Growing) -> Outcome<()> {
+    let mut links = growing.links()?;
+    let copied = copy::copy_tree(source, growing.tree(), &mut links, Marks::OfLayer);
+    copied.map_err(|e| match e {
+        Errno::EXDEV => Failure::new(
+            FailureKind::Usage,
+            format!("something is mounted below {}", path.display()),
+            "a layer is one tree of one file system: unmount it, or name another directory",
+        ),
+        e => Failure::system(path, "be copied", e),
+    })
+}
+
+/// Whether everything in a tree is the caller's own.
+fn is_all_own(source: &Arc<OwnedFd>, path: &Path) -> Outcome<bool> {
+    struct Owned {
+        by: (u32, u32),
+        all: bool,
+    }
+    impl Visitor for Owned {
+        fn entry(
+            &mut self,
+            dir: &Arc<OwnedFd>,
+            name: &crate::sys::Name,
+            _kind: Kind,
+        ) -> crate::sys::Result<Enter> {
+            let stat = Spot::at(dir.clone(), name.clone()).stat()?;
+            self.all &= (stat.uid, stat.gid) == self.by;
+            Ok(if self.all { Enter::Yes } else { Enter::No })
+        }
+        fn leave(&mut self, _dir: &Arc<OwnedFd>) -> crate::sys::Result<()> {
+            Ok(())
+        }
+    }
+    let failed = |e| Failure::system(path, "be read", e);
+    let by = process::effective_ids();
+    let root = crate::sys::stat::of_descriptor(source.as_fd()).map_err(failed)?;
+    let all = (root.uid, root.gid) == by;
+    let mut owned = Owned { by, all };
+    match tree::walk(source, &mut owned) {
+        // One's own directory that shuts out its owner: nobody else has put it there.
+        Err(Errno::EACCES) => {}
+        r => r.map_err(failed)?,
+    }
+    Ok(owned.all)
+}
+
+/// What belongs to others cannot be copied as it is without root: it goes the way of
+/// an archive, and its owners are recorded.
+fn through_archive(source: &Arc<OwnedFd>, path: &Path, growing: &Growing) -> Outcome<SideRecords> {
+    let failed = |e: std::io::Error| Failure::system(path, "be copied", Errno::from_io(&e));
+    let (reader, writer) = std::io::pipe().map_err(failed)?;
+    let from = source.clone();
+    let packing = std::thread::spawn(move || {
+        let options = PackOptions::new(Owners::Real(Ids::default()));
+        archive::pack(from.as_fd(), writer, &options, &mut |_| {}).map(drop)
+    });
+    let unpacked = super::import::unpack(growing, reader, path, &mut |_, _| {});
+    match packing.join() {
+        // Its error is the reason, where both sides have one.
+        Ok(Err(e)) => Err(content::failure(&e, path)),
+        Ok(Ok(())) => Ok(unpacked?.records),
+        Err(_) => Err(failed(std::io::Error::other("a thread ended unexpectedly"))),
+    }
 }
 
 fn hold(path: &Path) -> Outcome<Arc<OwnedFd>> {
@@ -384,17 +470,8 @@ pub fn du(store: &Store, asked: &[String]) -> Outcome<Vec<Room>> {
 pub fn verify(store: &Store, asked: &str) -> Outcome<LayerRecord> {
     own_files::reach();
     let record = store.layer(asked)?;
-    let tree = store.tree(&record.diff_id)?;
-    let found = content::measure(&tree, &store.tree_path(&record.diff_id))?;
-    if found.diff_id == record.diff_id {
-        return Ok(record);
-    }
-    Err(Failure::new(
-        FailureKind::Integrity,
-        format!(
-            "the layer {} was changed: its tree has the digest {}, its record says {}",
-            record.name, found.diff_id, record.diff_id
-        ),
-        "a layer is never written to: import it again under another name",
-    ))
+    let sink = std::io::sink();
+    let compress = archive::Compress::No;
+    content::write_archive(store, &record, compress, sink, &mut |_| {})?;
+    Ok(record)
 }

@@ -5,7 +5,9 @@ pub mod content;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
+pub mod export;
 pub mod hold;
+pub mod import;
 pub mod layer;
 pub mod layers;
 pub mod live;
@@ -20,6 +22,8 @@ pub mod upkeep;
 pub mod view;
 pub mod workspace;
 
+pub use crate::archive::Compress;
+pub use crate::digest::Digest;
 pub use crate::idmap::IdExtent;
 pub use crate::overlay::options::{
     Durability, LowerArg, Options, RedirectDir, XattrPermissions, Xino,

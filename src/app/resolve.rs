@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::layer::mark::{Marks as LayerMarks, NlinkMark};
 use crate::overlay::Entry;
 use crate::store::failure::{Failure, Outcome};
+use crate::sys::stat::SetTime;
 use crate::sys::tree::{Enter, Trail, Visitor};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, dir, xattr};
 
@@ -136,17 +137,30 @@ pub fn copy_alone(
         path: Vec::new(),
     };
     crate::sys::tree::walk(source.upper, &mut resolving).map_err(failed)?;
+    find_lost_names(source, survey, &view, to, links)
+}
+
+/// Gives copied-up files in a copy the names that only the index leads from.
+pub fn find_lost_names(
+    source: &Source<'_>,
+    survey: &Survey,
+    view: &View,
+    to: &Arc<OwnedFd>,
+    links: &Links,
+) -> Outcome<()> {
     if survey.lost_names.is_empty() {
         return Ok(());
     }
-    let mut search = Search {
-        view: &view,
+    let search = Search {
+        view,
         owners: source.owners,
         wanted: &survey.lost_names,
         to,
         links,
     };
-    search.run().map_err(failed)
+    search
+        .run()
+        .map_err(|e| Failure::system(&source.path, "be copied", e))
 }
 
 struct Resolving<'a> {
@@ -231,11 +245,11 @@ struct Search<'a> {
     owners: Owners,
     wanted: &'a HashMap<u64, ObjectId>,
     to: &'a Arc<OwnedFd>,
-    links: &'a mut Links,
+    links: &'a Links,
 }
 
 impl Search<'_> {
-    fn run(&mut self) -> Result<()> {
+    fn run(&self) -> Result<()> {
         let root = self.view.at(std::iter::empty())?.ok_or(Errno::ENOENT)?;
         let mut waiting = vec![(Vec::<Name>::new(), root)];
         while let Some((path, dir)) = waiting.pop() {
@@ -255,15 +269,30 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn one(&mut self, path: &[Name], name: &Name, entry: &Entry) -> Result<()> {
+    fn one(&self, path: &[Name], name: &Name, entry: &Entry) -> Result<()> {
         let stat = &entry.attr.stat;
         let found = self.wanted.get(&stat.ino).filter(|_| stat.nlink > 1);
         let Some(id) = found.filter(|id| **id != ObjectId::of(stat)) else {
             return Ok(());
         };
-        let parent = self.directory(path)?;
-        if dir::probe(parent.as_fd(), name)?.is_some() {
-            return Ok(());
+        let parent = Spot::fd(self.directory(path)?);
+        let before = parent.stat()?;
+        self.give_name(parent.descriptor(), name, id, stat)?;
+        // Nothing happened in that directory as far as the view goes.
+        parent.set_times(SetTime::At(before.atime), SetTime::At(before.mtime))
+    }
+
+    fn give_name(
+        &self,
+        parent: &Arc<OwnedFd>,
+        name: &Name,
+        id: &ObjectId,
+        stat: &Stat,
+    ) -> Result<()> {
+        // What a view without the index wrote there is the lower's old file.
+        match dir::unlink(parent.as_fd(), name) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(e) => return Err(e),
         }
         let of = Stat {
             dev: id.dev,
@@ -271,10 +300,10 @@ impl Search<'_> {
             nlink: 2,
             ..*stat
         };
-        if self.links.link(&of, &parent, name)? {
-            return Ok(());
+        match self.links.link(&of, parent, name)? {
+            true => Ok(()),
+            false => Err(Errno::ESTALE),
         }
-        Err(Errno::ESTALE)
     }
 
     /// The directory of the copy at a path; what is missing on the way looks as it

@@ -214,6 +214,8 @@ impl View {
                 copy::clone_data(data.as_fd(), file.as_fd(), stat.size)?;
             }
             Kind::Symlink => dir::symlink(&self.target(&entry.node)?, to.as_fd(), name)?,
+            // Its type and numbers stand in the xattr, too.
+            _ if owners == Owners::Disguised => drop(dir::create_file(to.as_fd(), name, 0o600)?),
             kind => dir::mknod(to.as_fd(), name, kind.mode_bits() | 0o600, stat.rdev)?,
         }
         self.look(entry)?

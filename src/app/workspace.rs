@@ -66,7 +66,11 @@ pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
         created: now(),
         rest: serde_json::Map::new(),
     };
-    make(store, &record)?;
+    if let Err(e) = make(store, &record) {
+        // A layer that was removed since it was found is not there, no more.
+        stack::resolve(store, &new.layers)?;
+        return Err(e);
+    }
     if new.mount == Mounting::Later {
         return Ok(Done {
             record,

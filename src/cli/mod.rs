@@ -14,6 +14,7 @@ pub mod log;
 pub mod man;
 pub mod options;
 pub mod output;
+pub mod progress;
 pub mod store_args;
 pub mod words;
 

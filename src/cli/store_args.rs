@@ -29,6 +29,10 @@ pub enum LayerCommand {
     Info(NameArgs),
     /// Make a workspace's changes a layer
     Commit(CommitArgs),
+    /// Make a layer of an archive: tar, plain or compressed by gzip, zstd, xz, bzip2
+    Import(ImportArgs),
+    /// Write a layer's archive: the same layer, the same bytes
+    Export(ExportArgs),
     /// List what a layer, upon those below it, shows at a path
     Ls(LsArgs),
     /// Print a file of a layer
@@ -88,6 +92,40 @@ pub struct CreateArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub new: NewLayerArgs,
+}
+
+/// `acetate layer import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// An archive, a directory, or - for stdin
+    #[arg(value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
+    pub source: PathBuf,
+    /// The layer's name
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The digest that the archive must have, compressed as it is or not
+    #[arg(long, value_name = "sha256:DIGITS")]
+    pub digest: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub new: NewLayerArgs,
+}
+
+/// `acetate layer export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// The layer
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// A file, or - for stdout
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Compress it
+    #[arg(long, conflicts_with = "zstd")]
+    pub gzip: bool,
+    /// Compress it
+    #[arg(long)]
+    pub zstd: bool,
 }
 
 /// `acetate layer commit`.

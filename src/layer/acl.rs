@@ -64,6 +64,42 @@ impl Acl {
         v
     }
 
+    /// Parses the text form that archives hold: `user::rwx,user:1000:r-x,group::r-x,…`
+    /// (acl(5), "ACL TEXT FORMS"; star and libarchive add the number as a fourth
+    /// field). Entries are put into the order that the kernel asks for.
+    ///
+    /// # Errors
+    /// A sentence: what is malformed, or which name has no number.
+    pub fn from_text(text: &str) -> Result<Acl, String> {
+        let mut entries = text
+            .split([',', '\n'])
+            .map(|part| part.split('#').next().unwrap_or_default().trim())
+            .filter(|part| !part.is_empty())
+            .map(entry_of_text)
+            .collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by_key(|e| (e.tag, e.id));
+        Ok(Acl { entries })
+    }
+
+    /// The text form, with numbers for names.
+    pub fn to_text(&self) -> String {
+        let parts = self.entries.iter().map(|e| {
+            let kind = match e.tag {
+                USER_OBJ | USER => "user",
+                GROUP_OBJ | GROUP => "group",
+                MASK => "mask",
+                _ => "other",
+            };
+            let who = match e.tag {
+                USER | GROUP => e.id.to_string(),
+                _ => String::new(),
+            };
+            let bit = |bit: u16, c: char| if e.perm & bit == 0 { '-' } else { c };
+            format!("{kind}:{who}:{}{}{}", bit(4, 'r'), bit(2, 'w'), bit(1, 'x'))
+        });
+        parts.collect::<Vec<_>>().join(",")
+    }
+
     /// Changes the named ids; `None` where one has no counterpart.
     fn shift(
         mut self,
@@ -129,6 +165,43 @@ impl Acl {
     }
 }
 
+/// What stands for "no id" (ACL_UNDEFINED_ID, include/uapi/linux/posix_acl.h).
+const NO_ID: u32 = u32::MAX;
+
+fn entry_of_text(part: &str) -> Result<Entry, String> {
+    let malformed = || format!("the ACL entry {part:?} is malformed");
+    let mut fields = part.split(':').map(str::trim);
+    let (kind, who) = (fields.next(), fields.next().unwrap_or_default());
+    let perms = fields.next().ok_or_else(malformed)?;
+    let number = fields.next();
+    let tag = match (kind, who.is_empty()) {
+        (Some("user" | "u"), true) => USER_OBJ,
+        (Some("user" | "u"), false) => USER,
+        (Some("group" | "g"), true) => GROUP_OBJ,
+        (Some("group" | "g"), false) => GROUP,
+        (Some("mask" | "m"), true) => MASK,
+        (Some("other" | "o"), true) => OTHER,
+        _ => return Err(malformed()),
+    };
+    let mut perm = 0;
+    for c in perms.chars() {
+        perm |= match c {
+            'r' => 4,
+            'w' => 2,
+            'x' => 1,
+            '-' => 0,
+            _ => return Err(malformed()),
+        };
+    }
+    let id = match who.is_empty() {
+        true => NO_ID,
+        false => number.unwrap_or(who).parse().map_err(|_| {
+            format!("the ACL entry {part:?} names somebody without a number (tar --numeric-owner)")
+        })?,
+    };
+    Ok(Entry { tag, perm, id })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,6 +254,30 @@ mod tests {
         assert_eq!(Acl::parse(&shown).unwrap().entries[1].id, 105);
         assert_eq!(Acl::to_disk(&shown, &m, &m).unwrap(), v);
         assert_eq!(Acl::to_disk(&v, &m, &m), None);
+    }
+
+    #[test]
+    fn the_text_of_archives_becomes_what_the_kernel_reads() {
+        let gnu = Acl::from_text("user::rwx,user:7:r-x,group::r-x,mask::r-x,other::---").unwrap();
+        let libarchive =
+            Acl::from_text("other::---\nmask::r-x\nuser:joe:r-x:7\ngroup::r-x\nuser::rwx").unwrap();
+        assert_eq!(gnu, libarchive);
+        assert_eq!(gnu.permissions(), 0o750);
+        assert_eq!(
+            gnu.to_text(),
+            "user::rwx,user:7:r-x,group::r-x,mask::r-x,other::---"
+        );
+        assert_eq!(Acl::parse(&gnu.encode()), Some(gnu));
+        for bad in [
+            "user",
+            "user::q",
+            "mask:1:r",
+            "user:joe:r",
+            "who::r",
+            "user:-1:r",
+        ] {
+            assert!(Acl::from_text(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

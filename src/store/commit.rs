@@ -10,13 +10,10 @@ use super::failure::{Failure, FailureKind, Outcome};
 use super::layers::Added;
 use super::lock::{Hold, Object};
 use super::record::{Content, LayerRecord, WorkspaceRecord};
-use super::tidy::{self, Sync};
+use super::tidy::{self, MANY, Sync};
 use super::{Store, encode, layout, staging};
 use crate::sys::dir::{self, Rename};
 use crate::sys::{Errno, Result, small, tree};
-
-/// More names than these are not synced one by one, but with their file system.
-const MANY: u64 = 2_000;
 
 /// What a commit is to end in.
 #[derive(Debug)]

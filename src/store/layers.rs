@@ -157,6 +157,21 @@ impl Store {
         tree.map_err(|e| Failure::system(&self.tree_path(id), "be opened", e))
     }
 
+    /// What a content's tree could not be given; empty where that is nothing.
+    pub fn side_records(&self, id: &Digest) -> Outcome<String> {
+        let path = self.content_path(id).join("side-records");
+        let failed = |e| Failure::system(&path, "be read", e);
+        let folder = staging::open(&self.layers, id.hex().as_bytes()).map_err(failed)?;
+        match small::read(
+            folder.as_fd(),
+            layout::SIDE_RECORDS,
+            layout::SIDE_RECORDS_MAX,
+        ) {
+            Err(Errno::ENOENT) => Ok(String::new()),
+            r => String::from_utf8(r.map_err(failed)?).map_err(|_| failed(Errno::EINVAL)),
+        }
+    }
+
     /// Fails where the name is taken or is none.
     pub fn check_free(&self, name: &str) -> Outcome<()> {
         check_name(name)?;

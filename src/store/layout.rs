@@ -6,6 +6,7 @@
 //!   names/NAME.json                 one layer as its users know it
 //!   layers/HEX/                     one content; HEX is its diff ID without "sha256:"
 //!     layer.json                    diff ID, sizes, whether owners stand in xattrs
+//!     side-records                  what files cannot be given (archive::records); often none
 //!     tree/                         the tree, never changed once it is here
 //!   workspaces/NAME/
 //!     workspace.json                what it is made of, how and where it is mounted
@@ -71,6 +72,10 @@ pub const DIRECTORIES: [&[u8]; 5] = [NAMES, LAYERS, WORKSPACES, STAGING, LOCKS];
 
 /// Record of a content.
 pub const CONTENT: &[u8] = b"layer.json";
+/// What the tree of a content could not be given, one line an object.
+pub const SIDE_RECORDS: &[u8] = b"side-records";
+/// Longest of those.
+pub const SIDE_RECORDS_MAX: u64 = 1 << 28;
 /// Tree of a content.
 pub const TREE: &[u8] = b"tree";
 /// Record of a workspace.

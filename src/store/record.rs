@@ -26,7 +26,7 @@ pub struct StoreRecord {
 pub struct Content {
     /// sha256 of its canonical tar.
     pub diff_id: Digest,
-    /// Bytes of file data.
+    /// Bytes of its canonical tar.
     pub size: u64,
     /// How many names.
     pub entries: u64,
@@ -58,7 +58,7 @@ pub struct LayerRecord {
     pub chain_id: Option<String>,
     /// The layers below, the next one first.
     pub parents: Vec<Parent>,
-    /// Bytes of file data.
+    /// Bytes of its canonical tar.
     pub size: u64,
     /// How many names.
     pub entries: u64,

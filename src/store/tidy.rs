@@ -14,6 +14,9 @@ use crate::sys::{Errno, Kind, Name, Result, Spot, dir, file, xattr};
 /// Marks that a layer keeps.
 const KEPT: [&[u8]; 2] = [b"opaque", b"whiteout"];
 
+/// More names than these are not synced one by one, but with their file system.
+pub const MANY: u64 = 2_000;
+
 /// What is to reach the disk on the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {

@@ -19,6 +19,7 @@ pub mod handle;
 pub mod mount;
 pub mod mountinfo;
 pub mod name;
+pub mod opened;
 pub mod probe;
 pub mod process;
 pub mod signal;

@@ -206,6 +206,21 @@ pub fn in_first_user_namespace() -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
+/// Whether this process may give files to every user and group that a layer is
+/// likely to name: root, also of a user namespace with subordinate ids.
+pub fn keeps_every_owner() -> bool {
+    /// As many as newuidmap(1) usually maps, the user's own beside them.
+    const USUAL: u64 = 65_536;
+    let mapped = |file: &str| {
+        let map = std::fs::read_to_string(file).unwrap_or_default();
+        let count = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+        map.lines().filter_map(count).sum::<u64>()
+    };
+    effective_ids().0 == 0
+        && mapped("/proc/self/uid_map") >= USUAL
+        && mapped("/proc/self/gid_map") >= USUAL
+}
+
 /// The ids this process acts with: user and group.
 pub fn effective_ids() -> (u32, u32) {
     (

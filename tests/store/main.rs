@@ -3,6 +3,7 @@
 //!
 //! | file | what it proves |
 //! |---|---|
+//! | `archives.rs` | import, export: the same layer, the same bytes |
 //! | `layers.rs` | layers: made, named, read, checked, removed |
 //! | `workspaces.rs` | workspaces: made, mounted, reset, copied, removed |
 //! | `commits.rs` | what a commit takes along, mounted and not, and what stands alone |
@@ -24,6 +25,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archives;
 mod changes;
 mod commits;
 mod crashes;

@@ -170,3 +170,32 @@ fn the_store_is_the_one_named_by_option_variable_or_directory() {
         "{answer:?}"
     );
 }
+
+/// The README's walk-through, as root and as an ordinary user.
+#[test]
+fn the_walk_through_works_for_root_and_for_an_ordinary_user() {
+    if !require_root() || !require_fuse() {
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/walkthrough");
+    let done = Command::new("bash")
+        .arg(&script)
+        .env("ACETATE", acetate_bin())
+        .output()
+        .unwrap();
+    let answer = Answer::of(&done);
+    assert!(
+        answer.code == 0 && answer.out.ends_with("It works.\n"),
+        "{answer:?}"
+    );
+    if !require_program("setpriv") || !require_program("fusermount3") {
+        return;
+    }
+    let Some(_device) = DevFuseOpen::new() else {
+        return;
+    };
+    let (shop, home) = home();
+    fs::copy(&script, shop.at("walkthrough")).unwrap();
+    let out = told(&shop, &home, "TMPDIR=$HOME bash ../walkthrough");
+    assert!(out.ends_with("It works.\n"), "{out}");
+}

@@ -10,6 +10,7 @@ use crate::app::layer::{self, Made, NewLayer};
 use crate::app::store_root::{self, Use};
 use crate::app::{Failure, FailureKind, LayerRecord, Outcome, Store, commit, diff};
 use crate::cli::args::Global;
+use crate::cli::cmd::transfer;
 use crate::cli::output::{Output, Report, bytes, short};
 use crate::cli::store_args::{CommitArgs, CreateArgs, LayerCommand, LayerDiffArgs};
 
@@ -22,6 +23,8 @@ pub fn run(global: &Global, output: Output<'_>, what: LayerCommand) -> ExitCode 
         LayerCommand::Rm(args) => remove(root, output, &args.names),
         LayerCommand::Path(args) => path(root, output, &args.name),
         LayerCommand::Info(args) => info(root, output, &args.name),
+        LayerCommand::Import(args) => transfer::import(global, output, args),
+        LayerCommand::Export(args) => transfer::export(global, output, &args),
         LayerCommand::Commit(args) => commit(root, output, args),
         LayerCommand::Ls(args) => ls(root, output, &args.name, &args.path),
         LayerCommand::Cat(args) => cat(root, &args.name, &args.path),
