@@ -5,7 +5,9 @@ use std::path::Path;
 
 use super::craft::{Block, Craft};
 use super::{packed, real, refused, temp, unpack_into, unpacked};
-use crate::support::{Layers, Mount, Snapshot, require_kernel_overlay, require_root};
+use crate::support::{
+    Kind, Layers, Mount, Snapshot, require_fuse, require_kernel_overlay, require_root,
+};
 
 /// Names of a canonical archive, in order.
 pub fn names(archive: &[u8]) -> Vec<String> {
@@ -460,4 +462,41 @@ fn kernel_overlayfs_sees_what_the_whiteouts_say() {
 
 fn unpack_over(dir: &Path, archive: &Craft) {
     unpack_into(&archive.clone().end(), dir, real()).unwrap();
+}
+
+/// Where a device 0:0 cannot be made, whiteouts are `.wh.` files (kernel overlayfs) or
+/// empty files with an xattr (a mount of ours): what they mean is the same, in any order.
+#[test]
+fn inside_another_overlay_whiteouts_have_another_form_and_the_same_meaning() {
+    if !require_root() || !require_kernel_overlay() || !require_fuse() {
+        return;
+    }
+    let archives = [
+        Craft::default().file(".wh.a", "").file("d/.wh.b", ""),
+        Craft::default().file(".wh.a", "").file("a", "x"),
+        Craft::default().file("a", "x").file(".wh.a", ""),
+        Craft::default().file(".wh.d", "").dir("d").file("d/f", "x"),
+        Craft::default().dir("d").file("d/f", "x").file(".wh.d", ""),
+        Craft::default().file(".wh.d", "").file("d/f", "x"),
+        Craft::default().file(".wh.d", "").file("d/.wh.f", ""),
+        Craft::default().file("d/.wh.f", "").file(".wh.d", ""),
+        Craft::default().file("d/.wh..wh..opq", "").file("d/f", "x"),
+        Craft::default()
+            .file(".wh.f", "")
+            .file("f", "")
+            .file("g", ""),
+    ];
+    for kind in [Kind::Kernel, Kind::Acetate] {
+        let layers = Layers::new(super::support::Base::Disk, 1);
+        let mount = Mount::with(kind, &layers, "");
+        for (n, archive) in archives.iter().enumerate() {
+            let into = layers.merged.join(format!("t{n}"));
+            std::fs::create_dir(&into).unwrap();
+            unpack_over(&into, archive);
+            let there = names(&packed(&into));
+            assert_eq!(there, becomes(archive), "{kind:?}, archive {n}");
+            assert!(packed(&into) == packed(unpacked(&archive.clone().end()).path()));
+        }
+        drop(mount);
+    }
 }

@@ -355,7 +355,10 @@ fn head<'a>(
         path,
         flag,
         link: b"",
-        mode: shown.mode & 0o7777,
+        mode: match shown.kind() {
+            Kind::Symlink => 0o777,
+            _ => shown.mode & 0o7777,
+        },
         uid: shown.uid,
         gid: shown.gid,
         size: 0,

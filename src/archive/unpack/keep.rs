@@ -235,10 +235,15 @@ impl Keeper {
 
     /// Keeps what the object itself does not show.
     fn record(&mut self, to: &Handle<'_>, it: &Subject<'_>, entry: &Entry) -> Result<()> {
+        // A symlink has no mode, whatever an archive says.
+        let mode = match it.kind {
+            Kind::Symlink => 0o777,
+            _ => entry.mode,
+        };
         let what = Disguise {
             uid: entry.uid,
             gid: entry.gid,
-            mode: entry.mode,
+            mode,
             kind: Some(it.kind),
             rdev: entry.rdev,
         };

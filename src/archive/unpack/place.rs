@@ -20,13 +20,15 @@ enum Purpose {
     Object,
     /// It is to hold a whiteout.
     Whiteout,
+    /// It is to be opaque.
+    Opaque,
 }
 
 /// Whether the directory is there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     There,
-    /// It, or a directory above it, is deleted by a whiteout.
+    /// A whiteout or a file stands there or above it, and hides what is below anyway.
     Hidden,
 }
 
@@ -65,7 +67,7 @@ impl Unpacker {
                 },
             }
         }
-        if purpose == Purpose::Object && !self.for_whiteouts.is_empty() {
+        if purpose != Purpose::Whiteout && !self.for_whiteouts.is_empty() {
             self.hold_objects();
         }
         Ok(Way::There)
@@ -86,6 +88,9 @@ impl Unpacker {
             }
         } else if let Some(stat) = found {
             if stat.kind() != Kind::Symlink {
+                if purpose != Purpose::Object {
+                    return Ok(Step::Hidden);
+                }
                 let what = format!("its parent {} is no directory", Shown(&path));
                 return Err(self.refused(what));
             }
@@ -247,7 +252,9 @@ impl Unpacker {
 
     /// Hides all that layers below have in a directory.
     pub(super) fn opaque(&mut self, dirs: &[&[u8]]) -> Result<()> {
-        self.go_for_object(dirs)?;
+        if self.go(dirs, Purpose::Opaque)? == Way::Hidden {
+            return Ok(());
+        }
         let path = self.trail.path();
         let spot = self.trail.spot().doing("open", path)?;
         self.set_opaque(&spot, path)?;
