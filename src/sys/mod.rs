@@ -15,6 +15,7 @@ pub mod fence;
 pub mod file;
 pub mod fusermount;
 pub mod handle;
+pub mod holder;
 pub mod mount;
 pub mod mountinfo;
 pub mod name;
