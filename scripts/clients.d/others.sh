@@ -37,13 +37,17 @@ step_docker() {
     docker stop -t 0 c-e; docker start c-e
     docker exec c-e tree / >restarted.list
     compare_list docker-restarted restarted.list
+    docker rm -f c-c c-d c-e
+    docker rmi committed
+    # Too long for the five-minute part.
+    [ -z "$CI_PART" ] || return 0
     containerfile
     sed -i 's|localhost/base|base|' ctx/Containerfile
     docker build -q --network none -t built -f ctx/Containerfile ctx
     docker run --name c-f --network none built tree / >built.list
     compare_list docker-built built.list
-    docker rm -f c-c c-d c-e c-f
-    docker rmi built committed
+    docker rm -f c-f
+    docker rmi built
 }
 
 step any,fuse,ci 60 mount_fuse3 "containerd's fuse-overlayfs snapshotter: mount.fuse3 with several -o"
