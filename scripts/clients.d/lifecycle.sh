@@ -88,6 +88,8 @@ step_remount_at_once() {
             wanted="late one two "
         else
             grep "is in use by process $old" said
+            # Since Linux 6.16 one can tell who keeps it.
+            ! grep -qs ^fuse_connection: "/proc/$old/fdinfo/"* || grep "process $$ (bash) has open" said
         fi
         test -e "/proc/$old"
         echo late >&7
