@@ -63,9 +63,13 @@ place_for_stores() {
     else echo /var/tmp; fi
 }
 
-# podman leaves empty cgroups behind when it is killed; an ordinary user's makes none.
+# Says that a run is going on, until the script ends; its children must not hold it (9>&-).
+announce_run() { exec 9<"$(place_for_stores)"; flock -s 9; }
+
+# podman leaves empty cgroups behind when it is killed; an ordinary user's makes
+# none. Another run's are empty for an instant too: the last run removes all.
 remove_cgroups() {
-    [[ " $MODES " = *" root "* ]] || return 0
+    [[ " $MODES " = *" root "* ]] && flock -n 9 || return 0
     find /sys/fs/cgroup -depth -type d \( -path '*libpod_parent*' -o -path '*/libpod-*' \
         -o -path '*/docker/*' -o -path '*/acetate-clients*' \) -exec rmdir {} + 2>/dev/null || true
 }

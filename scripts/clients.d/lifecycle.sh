@@ -104,7 +104,7 @@ step_remount_at_once() {
 # A copy of the mount in another namespace would keep the first daemon and its
 # upper. containers-storage takes all of them away: it renames a new directory over
 # the mount point, at which the kernel detaches what is mounted there in any
-# namespace (detach_mounts() in fs/namei.c). A container's root stands elsewhere.
+# namespace (vfs_rename() calls detach_mounts()). A container's root stands elsewhere.
 step any,ci 60 held_elsewhere "stop and start while another mount namespace holds a copy of the mount"
 step_held_elsewhere() {
     local i holder

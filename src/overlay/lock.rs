@@ -32,7 +32,7 @@
 //! podman meets this seldom. The copies of a mount that other namespaces have at
 //! the mount point itself (a service that was started meanwhile) keep nothing: it
 //! renames a new directory over the mount point, and the kernel detaches what is
-//! mounted there, everywhere (detach_mounts(); the step `held_elsewhere`). What
+//! mounted there, everywhere (vfs_rename(); the step `held_elsewhere`). What
 //! is left are people and processes that have something open inside.
 
 use std::os::fd::{AsFd, OwnedFd};
