@@ -16,7 +16,7 @@ bud_both_ways() { # ISOLATION
     image_list built-one flat
 }
 
-step any,ref,ci 200 buildah_default "buildah bud, default isolation, with layers and without"
+step any,ref 200 buildah_default "buildah bud, default isolation, with layers and without"
 step_buildah_default() {
     bud_both_ways "$([ "$MODE" = root ] && echo oci || echo rootless)"
 }

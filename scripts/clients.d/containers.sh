@@ -61,17 +61,21 @@ step_commit() {
 
 step any,ref,ci 60 diff "diff, also behind renames, while running and stopped; ps --size"
 step_diff() {
-    podman run -d --name c base sleep 1000
-    podman exec c changes
-    podman diff c | sort >diff.list
+    # `podman diff NAME` takes NAME for the beginning of an image's ID before it
+    # looks for a container (getLayerID() in its libpod/diff.go): a container called
+    # "c" gives the changes of whatever image has an ID that begins with c. No ID
+    # has these letters.
+    podman run -d --name works base sleep 1000
+    podman exec works changes
+    podman diff works | sort >diff.list
     compare_list diff diff.list
-    podman exec c sh -c 'cd /data; mv d5 d7; mv d7/keep d1/kept; mv sticky sticky2; touch d1/again && rm d1/again'
-    podman diff c | sort >diff2.list
+    podman exec works sh -c 'cd /data; mv d5 d7; mv d7/keep d1/kept; mv sticky sticky2; touch d1/again && rm d1/again'
+    podman diff works | sort >diff2.list
     compare_list diff-running diff2.list
-    podman stop -t 0 c
-    podman diff c | sort >diff3.list
+    podman stop -t 0 works
+    podman diff works | sort >diff3.list
     compare_list diff-running diff3.list
-    podman ps -a --size --format '{{.Names}} {{.Size}}' | grep '^c '
+    podman ps -a --size --format '{{.Names}} {{.Size}}' | grep '^works '
 }
 
 step any,ref,ci 60 export "export: the tar holds what the container shows"

@@ -15,14 +15,18 @@ cannot() { echo "SKIPPED: $*"; exit 77; }
 
 host_is_fit() {
     [ "$(id -u)" = 0 ] || cannot "needs root, to start clients as root and as the user $USER_NAME"
+    grep -q ' 4294967295$' /proc/self/uid_map || cannot "needs root of the whole machine, not of a user namespace"
     [ -c /dev/fuse ] || cannot "there is no /dev/fuse"
     install_packages
     make_user
     unshare --mount --propagation private --pid --mount-proc --net --fork true 2>/dev/null ||
         cannot "mount, process and network namespaces cannot be made here"
-    setpriv --reuid="$USER_NAME" --regid="$USER_NAME" --init-groups --inh-caps=-all \
-        unshare -U true 2>/dev/null || MODES=${MODES/rootless/}
-    [ -n "${MODES// /}" ] || cannot "an ordinary user cannot make a user namespace here"
+    if [[ $MODES = *rootless* ]] && ! setpriv --reuid="$USER_NAME" --regid="$USER_NAME" \
+        --init-groups --inh-caps=-all unshare -U true 2>/dev/null; then
+        MODES=${MODES/rootless/}
+        [ -n "${MODES// /}" ] || cannot "an ordinary user cannot make a user namespace here"
+        echo "SKIPPED: rootless: an ordinary user cannot make a user namespace here"
+    fi
 }
 
 install_packages() {
@@ -42,7 +46,9 @@ install_packages() {
 }
 
 make_user() {
-    id "$USER_NAME" >/dev/null 2>&1 || useradd --uid 1001 --create-home "$USER_NAME"
+    local known=(id "$USER_NAME")
+    # Twice: another run may be making it at this moment.
+    "${known[@]}" >/dev/null 2>&1 || useradd --uid 1001 --create-home "$USER_NAME" || "${known[@]}" >/dev/null
 }
 
 build_acetate() {
@@ -57,8 +63,13 @@ place_for_stores() {
     else echo /var/tmp; fi
 }
 
-# podman leaves empty cgroups behind when it is killed.
+# Says that a run is going on, until the script ends; its children must not hold it (9>&-).
+announce_run() { exec 9<"$(place_for_stores)"; flock -s 9; }
+
+# podman leaves empty cgroups behind when it is killed; an ordinary user's makes
+# none. Another run's are empty for an instant too: the last run removes all.
 remove_cgroups() {
+    [[ " $MODES " = *" root "* ]] && flock -n 9 || return 0
     find /sys/fs/cgroup -depth -type d \( -path '*libpod_parent*' -o -path '*/libpod-*' \
         -o -path '*/docker/*' -o -path '*/acetate-clients*' \) -exec rmdir {} + 2>/dev/null || true
 }

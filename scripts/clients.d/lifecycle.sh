@@ -55,32 +55,56 @@ step_unmount_ways() {
     same "late" "$(podman exec c cat /data/late)" late
 }
 
-step any,fuse,ci 60 remount_at_once "a second mount of an upper whose first daemon still lives (open file, umount -l)"
+# podman unmounts by MNT_DETACH where it must, and may want the upper again while
+# somebody still writes into what it has detached. A mount program may wait, and
+# refuse at last, or serve both; what is written must be there in the end.
+step any,fuse,ci 90 remount_at_once "a second mount of an upper whose first daemon still lives (umount -l, an open file): no write is lost"
 step_remount_at_once() {
     small_layers
     own_mounts '
         opts=lowerdir=l1:l2,upperdir=u,workdir=w
+        # The writer ends while the next mount starts.
         "$MOUNT_PROGRAM" -o $opts "$PWD/m"
-        old=$(pgrep -f "^$MOUNT_PROGRAM -o .*$PWD/m\$")
-        exec 7>>m/open
+        exec 7>>m/log
         echo one >&7
         umount -l m
+        { sleep 1; echo late >&7; } &
+        exec 7>&-
         timeout 20 "$MOUNT_PROGRAM" -o $opts "$PWD/m"
+        echo two >>m/log
+        wait
+        umount m
+        test "$(sort u/log | tr "\n" " ")" = "late one two "
+
+        # The writer stays.
+        "$MOUNT_PROGRAM" -o $opts "$PWD/m"
+        old=$(pgrep -f "^$MOUNT_PROGRAM -o .*$PWD/m\$")
+        exec 7>>m/log2
+        echo one >&7
+        umount -l m
+        wanted="late one "
+        if timeout 20 "$MOUNT_PROGRAM" -o $opts "$PWD/m" 2>said; then
+            echo two >>m/log2
+            wanted="late one two "
+        else
+            grep "is in use by process $old" said
+            # Since Linux 6.16 one can tell who keeps it.
+            ! grep -qs ^fuse_connection: "/proc/$old/fdinfo/"* || grep "process $$ (bash) has open" said
+        fi
         test -e "/proc/$old"
-        test "$(cat m/open)" = one
-        echo two >m/two; echo more >>m/one; rm -r m/d
         echo late >&7
         exec 7>&-
-        for i in $(seq 50); do [ -e "/proc/$old" ] || break; sleep 0.1; done
-        echo three >m/three
-        umount m
+        ! mountpoint -q m || umount m
         "$MOUNT_PROGRAM" -o $opts "$PWD/m"
-        test "$(cat m/open m/two m/one m/three | tr "\n" " ")" = "one late two 1 more three "
-        test ! -e m/d
+        test "$(sort m/log2 | tr "\n" " ")" = "$wanted"
         umount m
     ' || fail "see the last command above"
 }
 
+# A copy of the mount in another namespace would keep the first daemon and its
+# upper. containers-storage takes all of them away: it renames a new directory over
+# the mount point, at which the kernel detaches what is mounted there in any
+# namespace (vfs_rename() calls detach_mounts()). A container's root stands elsewhere.
 step any,ci 60 held_elsewhere "stop and start while another mount namespace holds a copy of the mount"
 step_held_elsewhere() {
     local i holder
@@ -119,7 +143,8 @@ step_kill9() {
 
 step any,ci 240 fifty "50 containers started and removed at once"
 step_fifty() {
-    local i pids=() n=${CLIENTS_MANY:-50}
+    local i pids=() n=50
+    [ -z "$CI_PART" ] || n=12
     for i in $(seq "$n"); do
         podman run --rm base sh -c "echo $i >>/data/append; rm -rf /data/d2; mkdir /data/d2; echo $i >/data/d2/n; cat /data/append /data/d2/n; ls /data/d2" >"out.$i" 2>"err.$i" &
         pids+=($!)

@@ -37,13 +37,17 @@ step_docker() {
     docker stop -t 0 c-e; docker start c-e
     docker exec c-e tree / >restarted.list
     compare_list docker-restarted restarted.list
+    docker rm -f c-c c-d c-e
+    docker rmi committed
+    # Too long for the five-minute part.
+    [ -z "$CI_PART" ] || return 0
     containerfile
     sed -i 's|localhost/base|base|' ctx/Containerfile
     docker build -q --network none -t built -f ctx/Containerfile ctx
     docker run --name c-f --network none built tree / >built.list
     compare_list docker-built built.list
-    docker rm -f c-c c-d c-e c-f
-    docker rmi built committed
+    docker rm -f c-f
+    docker rmi built
 }
 
 step any,fuse,ci 60 mount_fuse3 "containerd's fuse-overlayfs snapshotter: mount.fuse3 with several -o"
@@ -86,38 +90,49 @@ inner_root() {
     as_container_root chown -R 0:0 root inner
 }
 
-inner_podman() { # WORDS...
+# Runs a script with podman set up, in a container whose root is an overlay.
+inner_podman() { # SCRIPT WORDS...
+    local script=$1; shift
     mkdir out
     as_container_root chown 0:0 out
-    podman run --name outer --privileged --device /dev/fuse -v "$PWD/out:/out" "${HOST_PROGRAMS[@]}" "$@" --rootfs "$PWD/root:O" sh -euxc '
+    podman run --name outer --privileged --device /dev/fuse -v "$PWD/out:/out" "${HOST_PROGRAMS[@]}" "$@" --rootfs "$PWD/root:O" sh -euxc "
         export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-        podman info --format "{{.Store.GraphOptions}}" | grep -q /work/fuse-overlayfs
+        podman info --format '{{.Store.GraphOptions}}' | grep -q /work/fuse-overlayfs
         podman import -q /work/base.tar base
-        podman run --cgroups=disabled --name c base changes
-        podman commit -q c committed
-        m=$(podman image mount committed)
-        test "$(stat -f -c %t "$m")" = 65735546
-        podman image umount -a
-        podman run --rm --cgroups=disabled committed tree / >/out/list
-    '
+        $script"
 }
 
-nested_works() {
+INNER_COMMIT='
+    podman commit -q c committed
+    m=$(podman image mount committed)
+    test "$(stat -f -c %t "$m")" = 65735546
+    podman image umount -a
+    podman run --rm --cgroups=disabled committed tree / >/out/list'
+
+step any,fuse,ci 120 nested "podman in a container made by podman, its store on a volume"
+step_nested() {
+    inner_root
+    inner_podman "podman run --cgroups=disabled --name c base changes; $INNER_COMMIT" -v "$PWD/inner:/store" || fail "the podman inside"
     cp out/list nested.list
     compare_list inside-committed nested.list
     as_container_root rm -rf root inner out
 }
 
-step any,fuse,ci 120 nested "podman in a container made by podman, its store on a volume"
-step_nested() {
-    inner_root
-    inner_podman -v "$PWD/inner:/store" || fail "the podman inside"
-    nested_works
-}
-
 step any,fuse 120 nested_on_overlay "the same with its store on the outer mount: an upper on an overlay"
 step_nested_on_overlay() {
+    local deleted
     inner_root
-    inner_podman || fail "the podman inside"
-    nested_works
+    inner_podman '
+        podman run --cgroups=disabled --name c base sh -ec "
+            cd /data; echo new >new; echo more >>append; mkdir dir; mv new dir/; ln append dir/again
+            chown 12:34 ownedir; chmod 4711 suid; setfattr -n user.new -v x d5; tree /" >/out/before'"$INNER_COMMIT"'
+        podman run --cgroups=disabled --name d base rm /data/append
+        podman commit -q d deleted >/out/deleted 2>&1 || true' || fail "the podman inside"
+    diff -u0 out/before out/list || fail "the image differs from its container"
+    deleted=$(cat out/deleted)
+    as_container_root rm -rf root inner out
+    # The podman inside unpacks a layer with deletions as files called .wh.NAME,
+    # which in every layer of a fuse-overlayfs are whiteouts: no mount shows them.
+    case $deleted in *"/.wh.append: invalid argument"*) known "no file called .wh.NAME can be made in a mount: the store inside needs a volume for images with deletions" ;; esac
+    case $deleted in *Error*) fail "$deleted" ;; esac
 }

@@ -91,7 +91,7 @@ world_environment() {
         HOME="$WORLD/home" XDG_RUNTIME_DIR="$RUN" TMPDIR="$WORLD/tmp"
         CONTAINERS_CONF="$WORLD/containers.conf" CONTAINERS_STORAGE_CONF="$WORLD/storage.conf"
         MODE="$MODE" DRIVER="$DRIVER" WORLD="$WORLD" RUN="$RUN" MOUNT_PROGRAM="$MOUNT_PROGRAM"
-        CLIENTS_MANY="${CI_PART:+12}" T="$T" HERE="$HERE" REPO="$REPO"
+        CI_PART="$CI_PART" T="$T" HERE="$HERE" REPO="$REPO"
     )
 }
 

@@ -32,6 +32,7 @@ pub mod absence;
 pub mod decide;
 pub mod inode;
 pub mod listing;
+pub mod lock;
 pub mod open;
 pub mod ops;
 pub mod options;

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
-use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -18,6 +17,7 @@ use super::inode::locate::FdCache;
 use super::inode::node::{DirPart, Links, LowerSpot, NO_NLINK, Node, Place};
 use super::inode::table::Table;
 use super::listing::Listings;
+use super::lock;
 use super::options::{Durability, Options, XattrPermissions, Xino};
 use super::orphan::Orphans;
 use super::setup::SetupError;
@@ -32,9 +32,6 @@ use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, best_effort, dir, pr
 
 /// Most lowers a mount may have: what podman may ask for (contract 2.2).
 const MAX_LOWERS: usize = 500;
-/// How long an upper that is still in use is waited for: the daemon before us
-/// may just be ending.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// Entries of merged listings kept by default.
 /// The kernel keeps the listings themselves; these serve changes between them.
 const DIR_CACHE: usize = 100_000;
@@ -199,7 +196,7 @@ fn open_upper(
         (&layer, path, "upperdir"),
         (&work_dir, work_path, "workdir"),
     ] {
-        locks.push(lock(l, p, what)?);
+        locks.push(lock::take(l, p, what)?);
     }
     let in_work = |e: Errno| {
         SetupError::new(
@@ -355,39 +352,6 @@ fn check_places(
         }
     }
     Ok(())
-}
-
-/// Takes the lock that keeps a second live mount away.
-fn lock(layer: &Layer, path: &Path, what: &str) -> std::result::Result<OwnedFd, SetupError> {
-    let fd = dir::open_readable(layer.root.as_fd()).map_err(|e| {
-        SetupError::new(
-            format!("{what} {} cannot be read: {e}", path.display()),
-            "check its owner and mode",
-        )
-    })?;
-    let until = Instant::now() + LOCK_WAIT;
-    loop {
-        match crate::sys::file::try_lock(fd.as_fd()) {
-            Ok(()) => return Ok(fd),
-            Err(Errno::EBUSY) if Instant::now() < until => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Err(Errno::EBUSY) => {
-                let s = &layer.root_stat;
-                let who = probe::lock_holder(s.dev, s.ino)
-                    .map_or_else(String::new, |pid| format!(" by process {pid}"));
-                return Err(SetupError::new(
-                    format!("{what} {} is in use{who}", path.display()),
-                    "two mounts on one upper would lose data: unmount the other one first",
-                ));
-            }
-            // A file system without flock (some network ones): go on without.
-            Err(e) => {
-                tracing::warn!(path = %path.display(), error = %e, "cannot lock");
-                return Ok(fd);
-            }
-        }
-    }
 }
 
 fn unclean_volatile(work_dir: &Layer) -> bool {

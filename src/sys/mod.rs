@@ -16,6 +16,7 @@ pub mod fence;
 pub mod file;
 pub mod fusermount;
 pub mod handle;
+pub mod holder;
 pub mod mount;
 pub mod mountinfo;
 pub mod name;

@@ -112,24 +112,6 @@ fn remove_if_there(d: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
     }
 }
 
-/// The pid that holds a flock(2) on the inode (`dev`, `ino`), from /proc/locks.
-pub fn lock_holder(dev: u64, ino: u64) -> Option<u32> {
-    let text = std::fs::read_to_string("/proc/locks").ok()?;
-    let want = format!(
-        "{:02x}:{:02x}:{ino}",
-        rustix::fs::major(dev),
-        rustix::fs::minor(dev)
-    );
-    text.lines().find_map(|l| {
-        let mut w = l.split_whitespace().skip(1);
-        let flock = w.next()? == "FLOCK";
-        let pid = w.nth(2)?;
-        (flock && w.next()? == want)
-            .then(|| pid.parse().ok())
-            .flatten()
-    })
-}
-
 /// The soft limit of open descriptors, raised to the hard one where allowed.
 pub fn descriptor_limit() -> usize {
     let l = rustix::process::getrlimit(rustix::process::Resource::Nofile);

@@ -13,5 +13,6 @@ mod daemon;
 mod doctor;
 mod given;
 mod places;
+mod remount;
 mod users;
 mod world;

@@ -85,7 +85,7 @@ impl World {
     /// The mount's line of mountinfo.
     pub fn mount_line(&self) -> Option<String> {
         let place = self.path("m").display().to_string();
-        let lines = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let lines = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         lines
             .lines()
             .rev()

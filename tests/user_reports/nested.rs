@@ -1,8 +1,8 @@
 //! Section J: in containers, and mounts in mounts.
 //!
-//! Rows without a test here: that a missing /dev/fuse is named with its remedies (B#2084, P#8918, P#6667, A#1411) is
-//! `tests/cli/places.rs::without_the_fuse_device_it_says_so`; podman in podman (F#401, B#4715) is a run of real clients,
-//! which `scripts/clients` does.
+//! Rows without a test here: that a missing /dev/fuse is named with its remedies (B#2084, P#8918, P#6667, A#1411,
+//! docker/sbx-releases#253, osbuild/osbuild#2518) is `tests/cli/places.rs::without_the_fuse_device_it_says_so`; podman in
+//! podman (F#401, B#4715) is a run of real clients: the steps `nested` and `nested_on_overlay` of `scripts/clients`.
 
 use std::fs::{self, OpenOptions};
 use std::os::fd::AsRawFd;
