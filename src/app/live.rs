@@ -11,7 +11,7 @@ use crate::overlay::setup::SetupError;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::record::{WorkspaceKind, WorkspaceRecord};
-use crate::sys::{Errno, dir, file, mountinfo, probe, stat};
+use crate::sys::{Errno, dir, file, holder, mountinfo, stat};
 
 use super::stack;
 use super::unmount::{self, How, Trouble};
@@ -85,7 +85,7 @@ pub fn state(store: &Store, record: &WorkspaceRecord) -> Outcome<State> {
         }
     }
     let found = stat::of_descriptor(upper.as_fd()).map_err(failed)?;
-    let holder = probe::lock_holder(found.dev, found.ino);
+    let holder = holder::of_lock(found.dev, found.ino);
     Ok(State::Elsewhere(holder.map_or_else(
         || "by another process".to_owned(),
         |pid| format!("by process {pid}"),

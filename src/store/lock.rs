@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Store;
 use super::failure::{Failure, FailureKind, Outcome};
-use crate::sys::{Errno, ObjectId, best_effort, dir, file, probe, small, stat};
+use crate::sys::{Errno, ObjectId, best_effort, dir, file, holder, small, stat};
 
 /// How long a lock is waited for: most are held for an instant.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,7 +128,7 @@ impl Store {
         let holder = found
             .ok()
             .flatten()
-            .and_then(|s| probe::lock_holder(s.dev, s.ino));
+            .and_then(|s| holder::of_lock(s.dev, s.ino));
         let who = holder.map_or_else(String::new, |pid| format!(" by process {pid}"));
         Failure::new(
             FailureKind::InUse,
