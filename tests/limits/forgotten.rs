@@ -129,3 +129,27 @@ fn without_an_index_what_is_written_by_one_of_two_known_names_stays_there() {
         mount.unmount();
     }
 }
+
+/// A rename that was done was answered with an error where a marker could not be removed after it: the kernel kept the
+/// names as they were, and the open file that was replaced was gone.
+#[test]
+fn a_rename_that_is_done_is_no_error_where_its_marker_stays() {
+    if !(require_real_root() && require_program("strace")) {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "");
+    fs::write(layers.at("a"), "new").unwrap();
+    fs::write(layers.at("b"), "text").unwrap();
+    let file = open(&layers.at("b"));
+    let strace = Held::tampered(mount.pid().unwrap(), "unlinkat", "error=EIO");
+    fs::rename(layers.at("a"), layers.at("b")).unwrap();
+    strace.end();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let mut text = [0; 4];
+    assert_eq!(file.read_at(&mut text, 0).unwrap(), 4);
+    assert_eq!(&text, b"text");
+    assert_eq!(fs::read(layers.at("b")).unwrap(), b"new");
+    drop(file);
+    mount.unmount();
+}

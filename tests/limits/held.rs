@@ -4,15 +4,20 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// strace(1), which holds every call of one kind in all of a daemon's threads.
+/// strace(1), which tampers with every call of one kind in all of a daemon's threads.
 pub struct Held(Child);
 
 impl Held {
-    /// `when`: `delay_enter`, before the kernel does it, or `delay_exit`, after.
+    /// Held for some time: `delay_enter`, before the kernel does it, or `delay_exit`, after.
     pub fn every(pid: u32, call: &str, when: &str, time: Duration) -> Self {
+        Self::tampered(pid, call, &format!("{when}={}", time.as_micros()))
+    }
+
+    /// As strace's `inject` says.
+    pub fn tampered(pid: u32, call: &str, how: &str) -> Self {
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e"])
-            .arg(format!("inject={call}:{when}={}", time.as_micros()))
+            .arg(format!("inject={call}:{how}"))
             .args(["-o", "/dev/null", "-p", &pid.to_string()])
             .stderr(Stdio::null())
             .spawn()

@@ -77,9 +77,12 @@ fn give_name(
     let whiteout = dir::probe(at.as_fd(), name)?.is_some();
     if !whiteout {
         dir::link_fd(spot.dirfd(), (at.as_fd(), name))?;
-        if has_dot_wh(at.as_fd(), name)? {
-            upper.drop_dot_wh(at.as_fd(), name)?;
-        }
+        // It is done, and counted.
+        let dropped = has_dot_wh(at.as_fd(), name).and_then(|there| match there {
+            true => upper.drop_dot_wh(at.as_fd(), name),
+            false => Ok(()),
+        });
+        best_effort("remove a marker that hides nothing", dropped);
         return Ok(());
     }
     let tmp = upper.temp_name();

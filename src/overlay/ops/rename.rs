@@ -370,7 +370,10 @@ impl Overlay {
             upper.add_whiteout(from.0, from.1)?;
             dir::rename(from, to, Rename::Replace)?;
         }
-        upper.drop_dot_wh(to.0, to.1)
+        // It is done: the kernel keeps the names it has where it is told otherwise.
+        let dropped = upper.drop_dot_wh(to.0, to.1);
+        best_effort("remove a marker that hides nothing", dropped);
+        Ok(())
     }
 
     fn exchange(&self, upper: &Upper, a: &End<'_>, b: &End<'_>) -> Result<Moved> {
