@@ -117,7 +117,31 @@ fn in_an_opaque_directory_there_is_nothing_left_to_hide() {
         .file("b/.wh..wh..opq", "")
         .file("b/c/.wh..wh..opq", "")
         .file("b/d/.wh.e", "");
-    assert_eq!(becomes(&deeper), ["b/", "b/.wh..wh..opq", "b/c/", "b/d/"]);
+    assert_eq!(becomes(&deeper), ["b/", "b/.wh..wh..opq", "b/c/"]);
+}
+
+/// Found by the fuzz target `whiteouts`: an empty directory showed, in some orders.
+#[test]
+fn directories_that_only_whiteouts_have_brought_do_not_show_in_an_opaque_one() {
+    let orders = [
+        Craft::default()
+            .file("a/b/c/.wh.d", "")
+            .file(".wh.a", "")
+            .file("a/f", "x"),
+        Craft::default()
+            .file("a/f", "x")
+            .file("a/b/c/.wh.d", "")
+            .file(".wh.a", ""),
+        Craft::default()
+            .file(".wh.a", "")
+            .file("a/f", "x")
+            .file("a/b/c/.wh.d", ""),
+    ];
+    for order in orders {
+        assert_eq!(becomes(&order), ["a/", "a/.wh..wh..opq", "a/f"]);
+    }
+    let open = Craft::default().file("a/f", "x").file("a/b/.wh.d", "");
+    assert_eq!(becomes(&open), ["a/", "a/b/", "a/b/.wh.d", "a/f"]);
 }
 
 #[test]
