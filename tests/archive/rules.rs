@@ -89,10 +89,59 @@ fn a_whiteout_below_a_whiteout_says_nothing_more() {
         .file("d/.wh.f", "")
         .file("d/x", "1")
         .file(".wh.d", "");
-    assert_eq!(
-        becomes(&with_object),
-        ["d/", "d/.wh..wh..opq", "d/.wh.f", "d/x"]
-    );
+    assert_eq!(becomes(&with_object), ["d/", "d/.wh..wh..opq", "d/x"]);
+}
+
+/// Found by the fuzz target `whiteouts`: what was left in the opaque directory depended
+/// on the order.
+#[test]
+fn in_an_opaque_directory_there_is_nothing_left_to_hide() {
+    let orders = [
+        Craft::default()
+            .file("b/.wh.a", "")
+            .file("b/f", "x")
+            .file(".wh.b", ""),
+        Craft::default()
+            .file("b/.wh.a", "")
+            .file(".wh.b", "")
+            .file("b/f", "x"),
+        Craft::default()
+            .file(".wh.b", "")
+            .file("b/f", "x")
+            .file("b/.wh.a", ""),
+    ];
+    for order in orders {
+        assert_eq!(becomes(&order), ["b/", "b/.wh..wh..opq", "b/f"]);
+    }
+    let deeper = Craft::default()
+        .file("b/.wh..wh..opq", "")
+        .file("b/c/.wh..wh..opq", "")
+        .file("b/d/.wh.e", "");
+    assert_eq!(becomes(&deeper), ["b/", "b/.wh..wh..opq", "b/c/"]);
+}
+
+/// Found by the fuzz target `whiteouts`: an empty directory showed, in some orders.
+#[test]
+fn directories_that_only_whiteouts_have_brought_do_not_show_in_an_opaque_one() {
+    let orders = [
+        Craft::default()
+            .file("a/b/c/.wh.d", "")
+            .file(".wh.a", "")
+            .file("a/f", "x"),
+        Craft::default()
+            .file("a/f", "x")
+            .file("a/b/c/.wh.d", "")
+            .file(".wh.a", ""),
+        Craft::default()
+            .file(".wh.a", "")
+            .file("a/f", "x")
+            .file("a/b/c/.wh.d", ""),
+    ];
+    for order in orders {
+        assert_eq!(becomes(&order), ["a/", "a/.wh..wh..opq", "a/f"]);
+    }
+    let open = Craft::default().file("a/f", "x").file("a/b/.wh.d", "");
+    assert_eq!(becomes(&open), ["a/", "a/b/", "a/b/.wh.d", "a/f"]);
 }
 
 #[test]

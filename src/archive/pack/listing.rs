@@ -17,15 +17,19 @@ pub(super) struct Listing {
     opaque: bool,
     /// Objects that hide what layers below have under their names.
     hiding: Vec<Vec<u8>>,
+    /// Nothing that layers below have in this directory is seen: it is opaque, or one
+    /// above it is.
+    covered: bool,
     /// How long the path of the directory above is.
     parent_path: usize,
 }
 
 impl Listing {
-    /// Of a directory that is about to be entered.
-    pub(super) fn below(parent_path: usize) -> Listing {
+    /// Of a directory that is about to be entered, below this one.
+    pub(super) fn below(&self, parent_path: usize) -> Listing {
         Listing {
             parent_path,
+            covered: self.covered,
             ..Listing::default()
         }
     }
@@ -104,11 +108,6 @@ impl Listing {
         Some(name_at(&self.bytes, span).to_vec())
     }
 
-    /// Whether all that layers below have here is hidden.
-    pub(super) fn opaque(&self) -> bool {
-        self.opaque
-    }
-
     /// Whether a marker beside an object hides what layers below have there.
     pub(super) fn hides(&self, name: &[u8]) -> bool {
         self.hiding.iter().any(|h| h == name)
@@ -123,8 +122,16 @@ impl Listing {
         self.parent_path
     }
 
-    pub(super) fn set_parent_path(&mut self, len: usize) {
-        self.parent_path = len;
+    /// Takes over what was known before the directory was read; whether it says by
+    /// itself, and not for one above, that layers below are hidden.
+    pub(super) fn continue_from(&mut self, before: &Listing) -> bool {
+        self.parent_path = before.parent_path;
+        self.covered = before.covered || self.opaque;
+        if self.covered {
+            // There is nothing left for them to hide.
+            self.whiteouts.clear();
+        }
+        self.opaque && !before.covered
     }
 }
 

@@ -13,7 +13,8 @@
 //!   become holes again when unpacked.
 //! * Names of one file are hard links to the first of them in this order, if they are
 //!   in the tree.
-//! * A whiteout is an empty file of mode 0, owner 0:0 and time 0.
+//! * A whiteout is an empty file of mode 0, owner 0:0 and time 0. In an opaque directory
+//!   and below it there are none: there is nothing left for them to hide.
 //! * Two blocks of zeros at the end and nothing else.
 //!
 //! Marks of overlay file systems are turned into whiteouts or left out; escaped names
@@ -179,10 +180,8 @@ impl Packer<'_> {
     /// Lists the directory that was just entered, and writes its whiteouts.
     fn begin_directory(&mut self, opaque: crate::layer::mark::Opaque) -> Result<()> {
         let dir = self.trail.spot().doing("open", &self.path)?;
-        let parent_path = self.trail.here().parent_path();
         let mut listing = Listing::read(&dir, opaque).doing("list", &self.path)?;
-        listing.set_parent_path(parent_path);
-        if listing.opaque() {
+        if listing.continue_from(self.trail.here()) {
             self.whiteout(b".wh..opq")?;
         }
         for name in listing.take_whiteouts() {

@@ -2,7 +2,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::listing::Listing;
 use super::{Packer, Redirects, Times};
 use crate::archive::encode::Head;
 use crate::archive::error::{Error, For, Result};
@@ -91,7 +90,8 @@ impl Packer<'_> {
             return Err(changed(&path));
         }
         let parent_path = self.path.len();
-        self.trail.enter(name, there, Listing::below(parent_path));
+        let listing = self.trail.here().below(parent_path);
+        self.trail.enter(name, there, listing);
         self.path = path;
         self.begin_directory(opaque)
     }

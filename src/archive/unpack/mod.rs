@@ -174,6 +174,8 @@ struct Unpacker {
     keeper: Keeper,
     /// Directories that whiteouts alone have brought, by path.
     for_whiteouts: HashSet<Vec<u8>>,
+    /// Some directory is opaque.
+    any_opaque: bool,
     /// Some directory has a default ACL: those that are entered are asked.
     default_acls: bool,
     /// The path of the entry at work, for errors.
@@ -205,6 +207,7 @@ impl Unpacker {
             links: Trail::new(root.clone(), ()).doing("open", b"")?,
             root,
             for_whiteouts: HashSet::new(),
+            any_opaque: false,
             default_acls: false,
             entry: Vec::new(),
         };
@@ -258,6 +261,7 @@ impl Unpacker {
 
     /// All directories left with the times they are to have.
     fn finish(mut self) -> Result<SideRecords> {
+        self.drop_covered()?;
         while self.trail.depth() > 0 {
             self.leave()?;
         }

@@ -146,7 +146,7 @@ impl Unpacker {
     }
 
     /// Goes to a directory of the tree through directories alone; whether it is there.
-    fn go_to_link_target(&mut self, dirs: &[&[u8]]) -> Result<bool> {
+    pub(super) fn go_to_link_target(&mut self, dirs: &[&[u8]]) -> Result<bool> {
         let common = self.links.common(dirs);
         if self.links.depth() > common {
             let up = self.links.depth() - common;

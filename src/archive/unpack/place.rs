@@ -255,16 +255,17 @@ impl Unpacker {
         if self.go(dirs, Purpose::Opaque)? == Way::Hidden {
             return Ok(());
         }
-        let path = self.trail.path();
-        let spot = self.trail.spot().doing("open", path)?;
-        self.set_opaque(&spot, path)?;
+        let path = self.trail.path().to_vec();
+        let spot = self.trail.spot().doing("open", &path)?;
+        self.set_opaque(&spot, &path)?;
         if self.marks.prefix.is_none() {
             self.trail.here_mut().touched = true;
         }
         Ok(())
     }
 
-    pub(super) fn set_opaque(&self, spot: &Spot, path: &[u8]) -> Result<()> {
+    pub(super) fn set_opaque(&mut self, spot: &Spot, path: &[u8]) -> Result<()> {
+        self.any_opaque = true;
         match self.marks.set(spot, "opaque", b"y") {
             Err(Errno::EOPNOTSUPP) => {}
             r => return r.doing("mark as opaque", path),
@@ -278,6 +279,45 @@ impl Unpacker {
             Ok(_) | Err(Errno::EEXIST) => Ok(()),
             Err(e) => Err(e).doing("mark as opaque", path),
         }
+    }
+
+    /// Removes directories that only whiteouts have brought where a directory above
+    /// hides all that they could hide: they would show as empty ones.
+    pub(super) fn drop_covered(&mut self) -> Result<()> {
+        if !self.any_opaque {
+            return Ok(());
+        }
+        let mut paths: Vec<Vec<u8>> = self.for_whiteouts.drain().collect();
+        paths.sort_unstable();
+        for path in paths {
+            let mut dirs: Vec<&[u8]> = path.split(|b| *b == b'/').collect();
+            let name = dirs.pop().unwrap_or_default();
+            if self.is_covered(&dirs)? {
+                self.go(&dirs, Purpose::Whiteout)?;
+                self.clear(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a directory is there, and is opaque or has one above it that is.
+    fn is_covered(&mut self, dirs: &[&[u8]]) -> Result<bool> {
+        let mut covered = false;
+        for depth in 0..=dirs.len() {
+            if !self.go_to_link_target(dirs.get(..depth).unwrap_or_default())? {
+                return Ok(false);
+            }
+            let path = self.links.path();
+            let spot = self.links.spot().doing("open", path)?;
+            let marks = mark::Marks::read(&spot).doing("read the marks of", path)?;
+            let [marker, _] = OPAQUE_FILES;
+            let by_file = self.marks.prefix.is_none()
+                && dir::probe(spot.descriptor().as_fd(), marker)
+                    .doing("stat", path)?
+                    .is_some();
+            covered |= by_file || marks.opaque == Opaque::Yes;
+        }
+        Ok(covered)
     }
 
     /// Makes a directory in the deepest one, or gives the one that is there new
@@ -345,7 +385,10 @@ impl Unpacker {
         let path = self.trail.path_of(name);
         self.forget(&path);
         self.trail.here_mut().touched = true;
-        remove::tree(&self.dir()?, name).doing("replace", &path)
+        match remove::tree(&self.dir()?, name) {
+            Err(Errno::ENOENT) => Ok(()),
+            removed => removed.doing("replace", &path),
+        }
     }
 
     /// Forgets what is known of a path and of all below it.

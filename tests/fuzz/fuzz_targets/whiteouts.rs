@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let blocks = archive.chunks_exact(512).filter(|b| b[0] != 0);
     let again: Vec<Vec<u8>> = blocks.map(<[u8]>::to_vec).collect();
     let back = canonical(again.iter()).expect("our own archive is refused");
-    assert_eq!(back, archive, "another tree");
+    assert!(back == archive, "another tree");
     // Whiteouts first and last: an archive that is taken either way is one layer.
     let is_whiteout = |e: &&Vec<u8>| e[..100].windows(4).any(|w| w == b".wh.");
     let objects = || entries.iter().filter(|e| !is_whiteout(e));
@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
         canonical(objects().chain(whiteouts())),
     ] {
         match other {
-            Ok(other) => assert_eq!(other, archive, "the order of whiteouts matters"),
+            Ok(other) => assert!(other == archive, "the order of whiteouts matters"),
             Err(e) => panic!("taken in one order and refused in another: {e}"),
         }
     }
