@@ -20,7 +20,7 @@ use super::layer::{chain, kind_name, view};
 use super::own_files;
 use super::stack;
 use super::view::View;
-use super::workspace::check_writable;
+use super::workspace::{check_writable, end_commit};
 
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -53,6 +53,7 @@ pub struct Change {
 /// What was changed in a workspace, mounted or not.
 pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
     own_files::reach();
+    end_commit(store, name)?;
     let record = store.workspace(name)?;
     check_writable(&record)?;
     let lowers = stack::trees(store, &record.lowers)?;

@@ -143,6 +143,16 @@ pub fn take(store: &Store, name: &str) -> Outcome<Taken> {
     Ok(Taken { record, lock })
 }
 
+/// Ends a commit that a crash had cut off, for who only looks: its upper may be on
+/// the way into the layer.
+pub fn end_commit(store: &Store, name: &str) -> Outcome<()> {
+    store.workspace(name)?;
+    match store.commit_is_pending(name)? {
+        true => take(store, name).map(drop),
+        false => Ok(()),
+    }
+}
+
 /// Mounts a workspace that is not; at another place than before where one is given.
 pub fn mount(store: &Store, name: &str, at: Option<&Path>) -> Outcome<Done> {
     let Taken { mut record, lock } = take(store, name)?;
@@ -326,6 +336,7 @@ pub fn path(store: &Store, name: &str, which: Which) -> Outcome<(PathBuf, Option
         Which::Merged => Ok((mounted.clone().unwrap_or(record.mountpoint), mounted)),
         Which::Upper => {
             check_writable(&record)?;
+            end_commit(store, name)?;
             Ok((store.workspace_path(name).join("upper"), mounted))
         }
     }

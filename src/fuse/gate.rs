@@ -4,7 +4,7 @@
 //! ([`super::control`]). From then on changes are parked: no thread waits for
 //! them, so that the event loops go on answering, the release among it. A hold is
 //! a lease. It ends when it is released, when it was not renewed in time (its
-//! asker is gone or stopped), and after [`LONGEST`] in any case; then what was
+//! asker is gone or stopped), and after ten minutes in any case; then what was
 //! parked is done. The asker learns at its release whether the hold lasted: only
 //! then is the copy of one moment.
 //!

@@ -14,7 +14,7 @@ use crate::digest::Digest;
 /// `store.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoreRecord {
-    /// See [`layout::FORMAT`].
+    /// See [`super::layout::FORMAT`].
     pub format: u32,
     /// What this version does not know.
     #[serde(flatten)]
