@@ -251,10 +251,8 @@ impl Plan<'_> {
         .map_err(at)
     }
 
-    fn start_daemon(&self, point: &Path) -> Outcome<Child> {
-        let Some(program) = self.system.program(self.programs) else {
-            return failed("it has no program");
-        };
+    /// The daemon's command line, in the foreground.
+    fn command(&self, program: PathBuf, point: &Path) -> Command {
         let lowers: Vec<_> = self.lowers.iter().map(|l| l.to_string_lossy()).collect();
         let at = |name: &str| self.cell.join(name).display().to_string();
         let mut words = format!(
@@ -266,54 +264,55 @@ impl Plan<'_> {
         if !self.options.is_empty() {
             words = format!("{words},{}", self.options);
         }
-        let mut command = match self.descriptors {
-            Some(n) => {
-                let mut limited = Command::new("prlimit");
-                limited
-                    .arg(format!("--nofile={n}:{n}"))
-                    .arg("--")
-                    .arg(program);
-                limited
-            }
-            None => Command::new(program),
-        };
+        let mut command = Command::new(&program);
+        if let Some(n) = self.descriptors {
+            command = Command::new("prlimit");
+            command
+                .arg(format!("--nofile={n}:{n}"))
+                .arg("--")
+                .arg(program);
+        }
         if self.system == System::Acetate {
             command.arg("mount");
         }
         command.args(["-f", "-o", &words]).arg(point);
+        command
+    }
+
+    fn start_daemon(&self, point: &Path) -> Outcome<Child> {
+        let Some(program) = self.system.program(self.programs) else {
+            return failed("it has no program");
+        };
         let before = device_of(point)?;
         let mut log = tempfile::tempfile()?;
-        let daemon = command
+        let daemon = self
+            .command(program, point)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .spawn();
         let mut daemon = doing("start the daemon", daemon)?;
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            if device_of(point).is_ok_and(|now| now != before) {
-                return Ok(daemon);
-            }
-            let ended = daemon.try_wait()?;
-            if ended.is_none() && Instant::now() < deadline {
-                // Short against the milliseconds that a mount takes.
-                std::thread::sleep(Duration::from_micros(50));
-                continue;
-            }
-            if ended.is_none() {
-                daemon.kill()?;
+        while device_of(point).map_or(true, |now| now == before) {
+            if daemon.try_wait()?.is_some() || Instant::now() > deadline {
+                // An error says that it has ended already.
+                let _ended = daemon.kill();
                 daemon.wait()?;
+                return failed(format!("the mount did not come: {}", last_line(&mut log)?));
             }
-            let mut said = String::new();
-            std::io::Seek::rewind(&mut log)?;
-            log.read_to_string(&mut said)?;
-            let last = said
-                .lines()
-                .rfind(|l| !l.trim().is_empty())
-                .unwrap_or("no words");
-            return failed(format!("the mount did not come: {last}"));
+            // Short against the milliseconds that a mount takes.
+            std::thread::sleep(Duration::from_micros(50));
         }
+        Ok(daemon)
     }
+}
+
+fn last_line(log: &mut fs::File) -> Outcome<String> {
+    let mut said = String::new();
+    std::io::Seek::rewind(log)?;
+    log.read_to_string(&mut said)?;
+    let last = said.lines().rfind(|l| !l.trim().is_empty());
+    Ok(last.unwrap_or("no words").to_owned())
 }
 
 fn device_of(path: &Path) -> Outcome<u64> {
@@ -326,23 +325,30 @@ impl Mounted {
         self.daemon.as_ref().map(Child::id)
     }
 
+    fn take_down(&self) -> Outcome<()> {
+        if self.way == Way::User && self.daemon.is_some() {
+            return run(Command::new("fusermount3").arg("-u").arg(&self.point));
+        }
+        let done = rustix::mount::unmount(&self.point, UnmountFlags::empty());
+        doing("unmount", done)
+    }
+
     /// Takes it down and waits until its daemon has ended.
     pub fn unmount(mut self) -> Outcome<()> {
         if !self.mounted {
             return Ok(());
         }
-        if self.way == Way::User && self.daemon.is_some() {
-            run(Command::new("fusermount3").arg("-u").arg(&self.point))?;
-        } else {
-            doing(
-                "unmount",
-                rustix::mount::unmount(&self.point, UnmountFlags::empty()),
-            )?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(e) = self.take_down() {
+            // Busy for a moment: a daemon may still be looking at the mount that it has just made.
+            if !e.to_string().contains("busy") || Instant::now() > deadline {
+                return Err(e);
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
         let Some(daemon) = &mut self.daemon else {
             return Ok(());
         };
-        let deadline = Instant::now() + PATIENCE;
         while daemon.try_wait()?.is_none() {
             if Instant::now() > deadline {
                 daemon.kill()?;
