@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::args::Cell;
-use crate::host::{Outcome, Trouble, as_user, cpu_time_of, doing, memory_of, run as run_program};
-use crate::rows::{After, Answer, Changes, Kind, Row, Sample, find, heard, say};
-use crate::systems::{Mounted, Plan, System, Way};
+use super::args::Cell;
+use super::host::{Outcome, Trouble, as_user, cpu_time_of, doing, memory_of, run as run_program};
+use super::rows::{After, Answer, Changes, Kind, Row, Sample, find, heard, say};
+use super::systems::{Mounted, Plan, System, Way};
 
 /// The descriptors that the daemon of the row `descriptors` may have.
 const FEW_DESCRIPTORS: u64 = 8_000;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as Words, Parser, Subcommand};
 
-use crate::systems::{Disk, System, Way};
+use super::systems::{Disk, System, Way};
 
 /// How long operations take on acetate, on its peers, on kernel overlayfs and on a plain directory.
 #[derive(Debug, Parser)]

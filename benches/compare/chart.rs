@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::report::{Report, duration, times};
-use crate::series::Key;
-use crate::systems::{Disk, System, Way};
+use super::report::{Report, duration, times};
+use super::series::Key;
+use super::systems::{Disk, System, Way};
 
 const LINE: f64 = 18.0;
 const LEFT: f64 = 150.0;

@@ -19,14 +19,14 @@ use serde_json::json;
 
 use acetate::fuse::control::{STATS, STATS_LEN};
 
-use crate::args::Operations;
-use crate::host::{Host, Outcome, Trouble, Workplace, cpu_time_of, doing, failed};
-use crate::report::{document, duration, pretty};
-use crate::rows::{numbered, timed};
-use crate::series::{install, write};
-use crate::systems::{Mounted, Plan, System, Way};
-use crate::trees::{Sizes, files_in};
-use crate::walk;
+use super::args::Operations;
+use super::host::{Host, Outcome, Trouble, Workplace, cpu_time_of, doing, failed};
+use super::report::{document, duration, pretty};
+use super::rows::{numbered, timed};
+use super::series::{install, write};
+use super::systems::{Mounted, Plan, System, Way};
+use super::trees::{Sizes, files_in};
+use super::walk;
 
 /// How long strace may take to take hold of the daemon.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -309,10 +309,21 @@ impl Trace {
             if let Some((name, _)) =
                 call.filter(|(n, _)| n.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
             {
-                *counts.entry(name.to_owned()).or_default() += 1;
+                *counts.entry(known_name(name).to_owned()).or_default() += 1;
             }
         }
         Ok(counts)
+    }
+}
+
+/// The names of calls that are newer than the strace of many distributions.
+fn known_name(name: &str) -> &str {
+    match name {
+        "syscall_0x1cf" => "setxattrat",
+        "syscall_0x1d0" => "getxattrat",
+        "syscall_0x1d1" => "listxattrat",
+        "syscall_0x1d2" => "removexattrat",
+        other => other,
     }
 }
 

@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::host::{Outcome, Trouble, doing};
-use crate::rows::Row;
-use crate::series::{Figures, Key, Table};
-use crate::systems::{Disk, System, Way};
+use super::host::{Outcome, Trouble, doing};
+use super::rows::Row;
+use super::series::{Figures, Key, Table};
+use super::systems::{Disk, System, Way};
 
 /// All that a report is made of.
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::args::Wanted;
-use crate::host::{Host, Outcome, Workplace, doing, run};
-use crate::report::{document, duration, pretty};
-use crate::rows::{Row, growing};
-use crate::series::{Group, Key, Limits, Series, Table, chosen, install, list, write};
-use crate::systems::{Disk, System, Way};
-use crate::trees::{Sizes, files, files_in};
+use super::args::Wanted;
+use super::host::{Host, Outcome, Workplace, doing, run};
+use super::report::{document, duration, pretty};
+use super::rows::{Row, growing};
+use super::series::{Group, Key, Limits, Series, Table, chosen, install, list, write};
+use super::systems::{Disk, System, Way};
+use super::trees::{Sizes, files, files_in};
 
 /// What grows in a family of rows: those whose names begin with its name.
 struct Growth {

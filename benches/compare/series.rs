@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::args::{Cell, Wanted};
-use crate::host::{Host, Outcome, Trouble, Workplace, doing, failed, run};
-use crate::rows::{Answer, Kind, Row, all, heard};
-use crate::systems::{Disk, System, Way};
-use crate::{chart, report, trees};
+use super::args::{Cell, Wanted};
+use super::host::{Host, Outcome, Trouble, Workplace, doing, failed, run};
+use super::rows::{Answer, Kind, Row, all, heard};
+use super::systems::{Disk, System, Way};
+use super::{chart, report, trees};
 
 /// Which cell of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ impl Figures {
         let middle = sorted.len() / 2;
         let upper = sorted.get(middle).copied()?;
         let lower = sorted
-            .get(middle - usize::from(sorted.len() % 2 == 0))
+            .get(middle - usize::from(sorted.len().is_multiple_of(2)))
             .copied()?;
         Some(f64::midpoint(lower, upper))
     }

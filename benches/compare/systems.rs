@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags};
 
-use crate::host::{Outcome, Trouble, doing, failed, run};
+use super::host::{Outcome, Trouble, doing, failed, run};
 
 /// How long a mount may take to come or to go.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::host::{Outcome, Trouble, doing, run};
+use super::host::{Outcome, Trouble, doing, run};
 
 /// How much of everything there is.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, openat, statat};
 
-use crate::host::{Outcome, doing};
+use super::host::{Outcome, doing};
 
 /// What glibc asks with.
 const BUFFER: usize = 32 * 1024;

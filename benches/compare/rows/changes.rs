@@ -6,10 +6,10 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, mkdirat, openat, renameat, symlinkat, unlinkat};
 
+use super::super::host::Outcome;
+use super::super::trees::Part;
+use super::super::walk;
 use super::{Answer, Client, Row, changes, numbered, timed_names};
-use crate::host::Outcome;
-use crate::trees::Part;
-use crate::walk;
 
 const WORK: &[Part] = &[Part::Work];
 

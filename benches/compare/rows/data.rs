@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{pread, pwrite};
 
+use super::super::host::{Outcome, doing, failed};
+use super::super::trees::Part;
 use super::{Answer, Client, Row, changes, reads, timed};
-use crate::host::{Outcome, doing, failed};
-use crate::trees::Part;
 
 #[path = "../../../tests/support/mapping.rs"]
 mod mapping;

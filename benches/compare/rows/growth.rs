@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat, unlinkat};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
+use super::super::host::{Outcome, Trouble, doing};
+use super::super::trees::Part;
+use super::super::walk::{self, Which};
 use super::reading::{in_threads, read_file};
 use super::{
     After, Answer, Changes, Client, Kind, Row, changes, numbered, reads, timed, timed_names,
 };
-use crate::host::{Outcome, Trouble, doing};
-use crate::trees::Part;
-use crate::walk::{self, Which};
 
 const NONE: &[Part] = &[];
 

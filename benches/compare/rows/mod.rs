@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::args::Cell;
-use crate::host::{Outcome, Trouble};
-use crate::systems::{System, Way};
-use crate::trees::{Amounts, Part};
+use super::args::Cell;
+use super::host::{Outcome, Trouble};
+use super::systems::{System, Way};
+use super::trees::{Amounts, Part};
 
 /// What one sample found.
 #[derive(Debug, Clone, Copy, PartialEq)]

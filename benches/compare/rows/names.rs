@@ -4,10 +4,10 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, getxattr, listxattr, statat};
 
+use super::super::host::{Trouble, run};
+use super::super::trees::Part;
+use super::super::walk::{self, Which};
 use super::{Answer, Client, Row, numbered, reads, timed, timed_names};
-use crate::host::{Trouble, run};
-use crate::trees::Part;
-use crate::walk::{self, Which};
 
 const TREE: &[Part] = &[Part::Tree];
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use super::super::host::{Outcome, Trouble, run};
+use super::super::systems::Way;
+use super::super::trees::{Part, git};
+use super::super::walk::{self, Which};
 use super::{Answer, Changes, Client, Row, changes, changes as on, timed};
-use crate::host::{Outcome, Trouble, run};
-use crate::systems::Way;
-use crate::trees::{Part, git};
-use crate::walk::{self, Which};
 
 /// The rows.
 pub const ROWS: &[Row] = &[

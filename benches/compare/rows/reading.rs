@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::super::host::{Outcome, Trouble};
+use super::super::trees::Part;
+use super::super::walk::{self, Which};
 use super::{Answer, Client, Row, Sample, numbered, reads, timed_names};
-use crate::host::{Outcome, Trouble};
-use crate::trees::Part;
-use crate::walk::{self, Which};
 
 const TREE: &[Part] = &[Part::Tree];
 

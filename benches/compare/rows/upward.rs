@@ -4,11 +4,11 @@ use std::process::Command;
 
 use rustix::fs::{Mode, OFlags, openat};
 
+use super::super::host::{Outcome, Trouble, doing, run};
+use super::super::systems::{System, Way};
+use super::super::trees::Part;
+use super::super::walk::{self, Which};
 use super::{Answer, Client, Row, changes, timed, timed_names};
-use crate::host::{Outcome, Trouble, doing, run};
-use crate::systems::{System, Way};
-use crate::trees::Part;
-use crate::walk::{self, Which};
 
 const OWNED: &[Part] = &[Part::Owned];
 
