@@ -10,7 +10,16 @@ pub struct Map(*mut u8, usize);
 impl Map {
     /// Maps the first `len` bytes; a file that ends earlier reads as zeros up to the end of its last page.
     pub fn shared(file: &File, len: usize) -> Self {
-        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        Self::with(file, len, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// The same, to be read only: of a file that is open for reading.
+    #[allow(dead_code, reason = "every test binary uses a part of this folder")]
+    pub fn read_only(file: &File, len: usize) -> Self {
+        Self::with(file, len, libc::PROT_READ)
+    }
+
+    fn with(file: &File, len: usize, prot: libc::c_int) -> Self {
         // SAFETY: a new mapping at an address the kernel chooses; unmapped when dropped.
         let at = unsafe {
             libc::mmap(
@@ -32,12 +41,21 @@ impl Map {
     }
 
     /// Copies bytes out.
+    #[allow(dead_code, reason = "every test binary uses a part of this folder")]
     pub fn read(&self, at: usize, len: usize) -> Vec<u8> {
         assert!(at + len <= self.1);
         // SAFETY: inside the mapping; volatile, because other mappings write to it.
         (at..at + len)
             .map(|i| unsafe { self.0.add(i).read_volatile() })
             .collect()
+    }
+
+    /// One byte, without an allocation.
+    #[allow(dead_code, reason = "every test binary uses a part of this folder")]
+    pub fn byte(&self, at: usize) -> u8 {
+        assert!(at < self.1);
+        // SAFETY: inside the mapping; volatile, because other mappings write to it.
+        unsafe { self.0.add(at).read_volatile() }
     }
 
     /// Stores bytes.
