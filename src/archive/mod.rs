@@ -1,7 +1,7 @@
 //! Archives: layers as tar, in and out.
 //!
-//! This folder turns a stream into a layer's tree ([`unpack`]) and a layer's tree into
-//! a stream ([`pack`]). It knows layers' marks and where owners are kept; it knows no
+//! This folder turns a stream into a layer's tree ([`unpack()`]) and a layer's tree into
+//! a stream ([`pack()`]). It knows layers' marks and where owners are kept; it knows no
 //! store and no mount. The caller gives an empty directory that nobody else uses, and
 //! throws it away after an error.
 //!
@@ -10,7 +10,7 @@
 //!   component at a time, every error names the entry ([`Error`]).
 //! * Memory does not grow with the archive, side records apart.
 //! * The same tree gives the same bytes, and they give the same tree again: an
-//!   archive that [`pack`] wrote comes out of it again byte for byte.
+//!   archive that [`pack()`] wrote comes out of it again byte for byte.
 //!
 //! | file | what it knows |
 //! |---|---|

@@ -4,7 +4,7 @@
 //! mode, type and numbers stand in records, one a line, in the order of their paths:
 //! `UID:GID:MODE:TYPE PATH`, the first word as in `user.containers.override_stat`
 //! (mount-program contract 2.3), the path with `%`, `=` and what is no
-//! printable ASCII as `%XX`. The store keeps the lines with the layer; [`super::pack`]
+//! printable ASCII as `%XX`. The store keeps the lines with the layer; [`super::pack()`]
 //! takes them back.
 
 use std::collections::BTreeMap;

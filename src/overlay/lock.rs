@@ -10,7 +10,7 @@
 //!
 //! An upper is often wanted again while its last mount still ends, or is out of
 //! sight with something open in it (podman unmounts by MNT_DETACH where it must).
-//! The next mount waits for it, [`WAIT`] long, and is then refused. It does not
+//! The next mount waits for it, `WAIT` long, and is then refused. It does not
 //! take the upper over, for the old daemon would have to know that nobody lives
 //! in its mount, and nobody can tell it:
 //!
@@ -52,7 +52,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// `workdir`, given as `path`.
 ///
 /// # Errors
-/// Still in use after [`WAIT`]: the sentence says by whom.
+/// Still in use after `WAIT`: the sentence says by whom.
 pub fn take(layer: &Layer, path: &Path, what: &str) -> Result<OwnedFd, SetupError> {
     let fd = dir::open_readable(layer.root.as_fd()).map_err(|e| {
         SetupError::new(
