@@ -19,7 +19,9 @@
 //!   wherever they stand in it. A whiteout of a name that the archive also has: a
 //!   directory becomes opaque, anything else hides what is below by itself. For the
 //!   same reason a directory that takes the place of something else is opaque. A
-//!   whiteout below a whiteout or a file says nothing more.
+//!   whiteout below a whiteout or a file says nothing more, and neither a whiteout nor
+//!   an opaque marker says that the directory around it is there: a parent that only
+//!   they have brought goes where something above it hides the layers below anyway.
 //! * **Attributes**: owner, then mode (chown takes setuid away), then xattrs
 //!   (capabilities last for the same reason), then times; a directory's time once more
 //!   when its content is done. Private names of overlay file systems are kept escaped

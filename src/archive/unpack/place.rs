@@ -18,10 +18,8 @@ use crate::sys::{Errno, Kind, Name, Spot, Stat, dir, opened, xattr};
 enum Purpose {
     /// It is to hold something.
     Object,
-    /// It is to hold a whiteout.
+    /// It is to hold a whiteout, or to be opaque: neither says that it is there.
     Whiteout,
-    /// It is to be opaque.
-    Opaque,
 }
 
 /// Whether the directory is there.
@@ -67,7 +65,7 @@ impl Unpacker {
                 },
             }
         }
-        if purpose != Purpose::Whiteout && !self.for_whiteouts.is_empty() {
+        if purpose == Purpose::Object && !self.for_whiteouts.is_empty() {
             self.hold_objects();
         }
         Ok(Way::There)
@@ -252,7 +250,7 @@ impl Unpacker {
 
     /// Hides all that layers below have in a directory.
     pub(super) fn opaque(&mut self, dirs: &[&[u8]]) -> Result<()> {
-        if self.go(dirs, Purpose::Opaque)? == Way::Hidden {
+        if self.go(dirs, Purpose::Whiteout)? == Way::Hidden {
             return Ok(());
         }
         let path = self.trail.path().to_vec();
