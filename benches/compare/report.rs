@@ -9,6 +9,9 @@ use super::rows::Row;
 use super::series::{Figures, Key, Table};
 use super::systems::{Disk, System, Way};
 
+/// How many cells are named that have one reason for having no figure.
+const NAMED: usize = 10;
+
 /// All that a report is made of.
 #[derive(Debug)]
 pub struct Report<'a> {
@@ -148,8 +151,14 @@ impl Report<'_> {
                 None => said.push((words, vec![cell])),
             }
         }
+        let named = |cells: &[String]| match cells.split_at_checked(NAMED) {
+            Some((first, rest)) if !rest.is_empty() => {
+                format!("{} and {} more", first.join(", "), rest.len())
+            }
+            _ => cells.join(", "),
+        };
         said.iter()
-            .map(|(words, cells)| format!("  {}: {words}\n", cells.join(", ")))
+            .map(|(words, cells)| format!("  {}: {words}\n", named(cells)))
             .collect()
     }
 

@@ -113,11 +113,10 @@ impl System {
         }
         doing(&format!("copy {}", from.display()), fs::copy(&from, &to))?;
         let out = doing("--version", Command::new(&to).arg("--version").output())?;
-        Ok(String::from_utf8_lossy(&out.stdout)
-            .lines()
-            .next()
-            .unwrap_or("")
-            .to_owned())
+        let said = String::from_utf8_lossy(&out.stdout);
+        // The C one names libfuse's version and fusermount's first.
+        let own = said.lines().find(|l| l.contains("overlay"));
+        Ok(own.or(said.lines().next()).unwrap_or("").to_owned())
     }
 }
 
