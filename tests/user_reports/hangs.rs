@@ -282,7 +282,7 @@ fn f210_the_daemon_leaks_no_descriptor() {
     let rounds: u32 = if std::env::var_os("ACETATE_LONG").is_some() {
         30_000
     } else {
-        3_000
+        crate::support::host::fewer(3_000)
     };
     on_ours(
         Base::Shm,
