@@ -59,7 +59,7 @@ impl Watch {
         let (done, wait) = channel::<()>();
         let pid = i32::try_from(pid).unwrap();
         let thread = std::thread::spawn(move || {
-            if wait.recv_timeout(Duration::from_secs(120))
+            if wait.recv_timeout(support::host::slowly(Duration::from_secs(120)))
                 == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
             {
                 eprintln!("the daemon {pid} hangs: killed");

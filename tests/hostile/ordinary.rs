@@ -53,7 +53,7 @@ impl UsersMount {
             .stderr(File::create(layers.root.join("said")).unwrap())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + crate::support::host::slowly(Duration::from_secs(20));
         let mut message = [0; 64];
         while !listener
             .recv(&mut message)
@@ -88,7 +88,7 @@ impl Drop for UsersMount {
         let pid = i32::try_from(self.daemon.id()).unwrap();
         // SAFETY: a plain number; our child, not yet waited for.
         unsafe { libc::kill(pid, libc::SIGTERM) };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + crate::support::host::slowly(Duration::from_secs(20));
         while self.daemon.try_wait().unwrap().is_none() {
             if Instant::now() > deadline {
                 eprintln!("the daemon {pid} does not end");

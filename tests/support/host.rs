@@ -19,6 +19,13 @@ pub fn slowly(limit: Duration) -> Duration {
     limit * times.and_then(|t| t.parse().ok()).unwrap_or(1)
 }
 
+/// A number of repetitions, as many times smaller: where the same is done thousands of times.
+pub fn fewer(count: u32) -> u32 {
+    let slow = std::env::var("ACETATE_TEST_SLOW").ok();
+    let times: u32 = slow.and_then(|t| t.parse().ok()).unwrap_or(1);
+    (count / times.max(1)).max(1)
+}
+
 /// Prints `SKIP: reason`, and is false so that it can end a condition.
 pub fn skip(reason: &str) -> bool {
     // The test's own name is the thread's name under libtest.

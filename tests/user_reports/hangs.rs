@@ -240,7 +240,10 @@ fn f343_a_mapping_writer_exits_without_a_stall() {
                 }
             }
             let took = start.elapsed();
-            assert!(took < Duration::from_secs(30), "{words}: {took:?}");
+            assert!(
+                took < crate::support::host::slowly(Duration::from_secs(30)),
+                "{words}: {took:?}"
+            );
             sh(&layers.merged, "sync -f m; tr -d '\\0' < m | wc -c")
                 .map(|o| assert_eq!(o.trim(), (5 * (64 << 20) / 4096).to_string()))
                 .unwrap();
@@ -279,7 +282,7 @@ fn f210_the_daemon_leaks_no_descriptor() {
     let rounds: u32 = if std::env::var_os("ACETATE_LONG").is_some() {
         30_000
     } else {
-        3_000
+        crate::support::host::fewer(3_000)
     };
     on_ours(
         Base::Shm,

@@ -111,7 +111,7 @@ fn b2084_a_descriptor_that_the_parent_mounted_is_served() {
         } else {
             rustix::mount::unmount(&layers.merged, rustix::mount::UnmountFlags::DETACH).unwrap();
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + crate::support::host::slowly(Duration::from_secs(10));
         while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
