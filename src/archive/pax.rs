@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn values_may_hold_newlines_nul_and_equals_signs() {
-        let pax = Pax::parse(b"28 SCHILY.xattr.user.x=a\n=\0b\n").unwrap();
+        let pax = Pax::parse(b"29 SCHILY.xattr.user.x=a\n=\0b\n").unwrap();
         assert_eq!(pax.xattrs[&b"user.x"[..]], b"a\n=\0b");
     }
 

@@ -486,12 +486,9 @@ fn options_of_every_command_may_stand_before_one_that_has_an_o_of_its_own() {
     for theirs in [
         "none /mnt -o lowerdir=a",
         "-o lowerdir=a /mnt",
+        // The value of an option is no command.
         "--root -o a",
     ] {
-        assert_eq!(
-            looks_like_a_mount(&words(theirs)),
-            !theirs.starts_with("--"),
-            "{theirs}"
-        );
+        assert!(looks_like_a_mount(&words(theirs)), "{theirs}");
     }
 }
