@@ -78,6 +78,10 @@ fn own_main(words: &[OsString]) -> ExitCode {
 
 fn run(global: &Global, command: Command) -> ExitCode {
     let output = Output::new(global);
+    // A mount starts its own log, to where its process may write.
+    if global.verbose && !matches!(command, Command::Mount(_) | Command::FuseOverlayfs { .. }) {
+        log::start(log::Verbosity::Debug);
+    }
     match command {
         Command::Mount(args) => cmd::mount::run(args),
         Command::Unmount(args) => cmd::unmount::run(&args),

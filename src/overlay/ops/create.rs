@@ -20,7 +20,7 @@ use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::upper::Upper;
 use crate::overlay::upper::stage::Blank;
 use crate::overlay::{Caller, Entry, Overlay};
-use crate::sys::{Errno, Kind, Name, Result, Spot, Stat, cred, dir, xattr};
+use crate::sys::{Errno, Kind, Name, Result, Spot, Stat, best_effort, cred, dir, xattr};
 
 /// What to make.
 #[derive(Debug, Clone, Copy)]
@@ -144,8 +144,9 @@ impl Overlay {
             Under::Nothing => staged.publish(at.as_fd(), name)?,
             Under::DotWh => {
                 let f = staged.publish(at.as_fd(), name)?;
-                // Beside the new object the marker hides nothing new.
-                upper.drop_dot_wh(at.as_fd(), name)?;
+                // Beside the new object the marker hides nothing new, and it is made.
+                let dropped = upper.drop_dot_wh(at.as_fd(), name);
+                best_effort("remove a marker that hides nothing", dropped);
                 f
             }
         };
