@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::intended::{Difference, intended, left_out, refused_by_the_kernel};
+use super::intended::{
+    Difference, intended, left_out, moves_mtimes_for_nothing, refused_by_the_kernel,
+};
 use super::ops::{Case, Step, Then};
 use super::stack;
 use super::watchdog;
@@ -71,6 +73,8 @@ pub const BUSY: &str = "the kernel calls the upper busy";
 struct Pair {
     setup: Setup,
     timed: bool,
+    /// Whether mtimes of directories are compared: see `intended::moves_mtimes_for_nothing`.
+    dir_times: bool,
     worlds: [Option<World>; 2],
     mounts: [Option<Mount>; 2],
     layers: [Layers; 2],
@@ -91,6 +95,7 @@ pub fn run_case(case: &Case, setup: Setup, base: Base, tally: &mut Tally) -> Res
     let mut pair = Pair {
         setup,
         timed: case.timed && setup.file_times,
+        dir_times: true,
         layers: [first, second],
         mounts: [None, None],
         worlds: [None, None],
@@ -198,6 +203,7 @@ impl Pair {
             return Ok(());
         }
         let actual = subject.run(step);
+        self.dir_times &= !moves_mtimes_for_nothing(step, &expected, self.setup.reference.0);
         tally.steps += 1;
         tally.succeeded += u64::from(expected.errno == 0);
         let op = format!("{:?}", step.op);
@@ -286,6 +292,7 @@ impl Pair {
             b,
             Facets {
                 mtimes: self.setup.file_times,
+                dir_mtimes: self.dir_times,
                 links: self.setup.links,
                 ..Facets::REMOUNT
             },
