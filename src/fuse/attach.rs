@@ -12,11 +12,12 @@ use std::path::{Path, PathBuf};
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
 use crate::sys::mount::{self, Errno, MountFlags, reason};
-use crate::sys::{mountinfo, process};
+use crate::sys::process;
 
 use super::adapter::RootShape;
 use super::hidden::Hidden;
 use super::outside::Outside;
+use super::shown::Shown;
 
 /// The name of the shown directory below FUSE's root (fuse.md, lever 12).
 pub const SHOWN: &str = "merged";
@@ -342,141 +343,5 @@ impl Attached {
         let (device, _, mut shown) = self.into_parts();
         shown.undo();
         drop(device);
-    }
-}
-
-/// A mount in its place.
-#[derive(Debug)]
-pub struct Shown {
-    path: PathBuf,
-    /// Let go of once the mount is in its place: what lies under it may be
-    /// unmounted after us, while this process still ends.
-    held: Option<OwnedFd>,
-    flags: MountFlags,
-    undo: Undo,
-    /// st_dev of the FUSE file system, known once it is shown.
-    device: Option<(u32, u32)>,
-    /// FUSE's own root, until the merged one is shown in its stead.
-    hidden: Option<Hidden>,
-}
-
-impl Shown {
-    /// Puts the merged root in the place of FUSE's own root, where the shape
-    /// asks for it, and checks that the mount there is ours and as asked for.
-    ///
-    /// The session's loops must run: the kernel looks the name up.
-    pub fn settle(&mut self, shape: RootShape) -> Result<(), SetupError> {
-        if matches!(self.undo, Undo::Giver) {
-            return Ok(());
-        }
-        if let RootShape::Child(name) = shape {
-            self.swap_root_for(name).map_err(|e| {
-                SetupError::new(
-                    format!(
-                        "the mount at {} could not be put in its place: {}",
-                        self.path.display(),
-                        reason(e)
-                    ),
-                    "the kernel log (dmesg) may say more",
-                )
-            })?;
-        }
-        self.held = None;
-        self.check()
-    }
-
-    fn swap_root_for(&mut self, name: &str) -> Result<(), Errno> {
-        let held = self.held.as_ref().ok_or(Errno::EBADF)?;
-        let hidden = self.hidden.take().ok_or(Errno::EBADF)?;
-        let tree = hidden.clone_tree(&self.path.join(name))?;
-        mount::attach(&tree, held)
-    }
-
-    fn check(&mut self) -> Result<(), SetupError> {
-        let path = &self.path;
-        let not_there = |why: String| {
-            SetupError::new(
-                format!(
-                    "the mount at {} is not there although it was made: {why}",
-                    path.display()
-                ),
-                "somebody unmounted it or mounted over it meanwhile; try again",
-            )
-        };
-        match mount::is_serving_fuse(path) {
-            Ok(true) => {}
-            Ok(false) => return Err(not_there("another file system is".to_owned())),
-            Err(e) => return Err(not_there(reason(e))),
-        }
-        // Without /proc there is no mountinfo; the mount works all the same.
-        let Ok(Some(line)) = mountinfo::at(path) else {
-            return Ok(());
-        };
-        self.device = Some(line.device);
-        if !matches!(self.undo, Undo::Kernel) {
-            return Ok(());
-        }
-        let lost = mount::lost_flags(self.flags, &line.options);
-        if lost.is_empty() {
-            return Ok(());
-        }
-        mount::set_mount_flags(path, self.flags).map_err(|e| {
-            SetupError::new(
-                format!(
-                    "the mount at {} lost the flags {lost:?}: {}",
-                    path.display(),
-                    reason(e)
-                ),
-                "leave out these words, or mount from a shell that is not restricted",
-            )
-        })
-    }
-
-    /// The mount's path, or the name of the descriptor that was given to us.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Who takes it away.
-    pub fn undone_by(&self) -> &Undo {
-        &self.undo
-    }
-
-    /// Takes the mount away: at once where nobody uses it, else out of sight.
-    pub fn undo(&mut self) {
-        if self.hidden.take().is_some() {
-            // Nobody has seen it: it goes with its name space.
-            return;
-        }
-        match &mut self.undo {
-            Undo::Kernel => undo_by_kernel(&self.path, self.device),
-            Undo::Outside(outside) => outside.unmount(),
-            Undo::Giver => {}
-        }
-    }
-}
-
-/// Unmounts every mount of this file system that we see, and no other: it may
-/// have been moved, and something else may be mounted at its path by now.
-fn undo_by_kernel(path: &Path, device: Option<(u32, u32)>) {
-    let mut paths = vec![path.to_owned()];
-    if let (Some(device), Ok(lines)) = (device, mountinfo::read()) {
-        paths = lines
-            .into_iter()
-            .rev()
-            .filter(|l| l.device == device)
-            .map(|l| l.mountpoint)
-            .collect();
-    }
-    for path in paths {
-        if mount::unmount(&path, mount::Detach::WhenIdle).is_err() {
-            log_failure(mount::unmount(&path, mount::Detach::Now));
-        }
-    }
-}
-
-fn log_failure<E: std::fmt::Debug>(result: Result<(), E>) {
-    if let Err(e) = result {
-        tracing::warn!("unmounting failed: {e:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use crate::sys::mount::{self, Errno};
-use crate::sys::{self, process};
+use crate::sys::{self, apart, process};
 
 /// What the thread is asked for, one after the other.
 enum Wish {
@@ -45,7 +45,11 @@ impl Hidden {
             for wish in to_do {
                 let heard = match wish {
                     Wish::Mount(make) => tell_mounted.send(make()).is_ok(),
-                    Wish::Clone(path) => give.send(mount::clone_tree(&path)).is_ok(),
+                    Wish::Clone(path) => {
+                        // The name is looked up in the mount: see there.
+                        let clone = apart::open("look up", || mount::clone_tree(&path));
+                        give.send(clone).is_ok()
+                    }
                 };
                 if !heard {
                     return;

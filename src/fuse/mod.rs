@@ -20,4 +20,5 @@ mod notify;
 pub mod offer;
 pub mod outside;
 pub mod session;
+pub mod shown;
 pub mod workers;

@@ -8,11 +8,12 @@ use std::thread::JoinHandle;
 use fuser::{Config, Session, SessionACL};
 
 use crate::overlay::setup::SetupError;
-use crate::sys::{Errno, process, signal};
+use crate::sys::{Errno, apart, process, signal};
 
 use super::adapter::{Adapter, PrimeHandle, RootShape, ShutdownHandle};
-use super::attach::{Shown, Undo};
+use super::attach::Undo;
 use super::fence::Fence;
+use super::shown::{Shown, no_thread};
 
 /// Event loops when nobody asked for a number.
 fn default_threads() -> usize {
@@ -121,12 +122,7 @@ fn start_loops(
             }
             session.run()
         })
-        .map_err(|e| {
-            SetupError::new(
-                format!("no thread could be started: {e}"),
-                "the limit of processes (ulimit -u) may be reached",
-            )
-        })
+        .map_err(|e| no_thread(Errno::from_io(&e)))
 }
 
 fn settle(
@@ -144,7 +140,8 @@ fn settle(
     }
     // Where somebody else mounted it, we cannot know where.
     if !matches!(shown.undone_by(), Undo::Giver) {
-        prime_mount(shown.path())?;
+        let path = shown.path();
+        apart::work("prime", || prime_mount(path)).map_err(no_thread)??;
     }
     prime.done();
     tracing::info!("serving {}", shown.path().display());
@@ -153,7 +150,7 @@ fn settle(
 
 /// Sends the first OPEN, OPENDIR and READDIR through the mount, so that the
 /// kernel has learnt that none of them is needed before the first client comes
-/// (fuse.md, lever 1(d)).
+/// (fuse.md, lever 1(d)). Into the mount, so on a thread apart.
 fn prime_mount(root: &Path) -> Result<(), SetupError> {
     let failed = |e: std::io::Error| {
         SetupError::new(

@@ -121,7 +121,8 @@ fn words_of(stderr: &[u8]) -> String {
     }
 }
 
-fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
+/// The descriptor that was sent through a socket with one byte.
+pub(super) fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
     let mut byte = [0u8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     loop {

@@ -7,6 +7,7 @@
 //! How SAFETY comments are written here: which pointer is handed over, how long
 //! it lives, and who says how many bytes stand behind it.
 
+pub mod apart;
 pub mod ask;
 pub mod copy;
 pub mod cred;

@@ -72,7 +72,8 @@ pub fn how_it_ended(child: Pid) -> String {
 
 /// Closes every descriptor above 2 but those in `keep`.
 ///
-/// For the first moments of the program only, before it has opened anything:
+/// For the first moments of the program, before it has opened anything, and for a
+/// thread or process with a table of its own:
 /// callers (podman) leak sockets and lock files to their children, and wait
 /// for them to be closed.
 pub fn close_inherited(keep: &[RawFd]) {
@@ -110,16 +111,16 @@ pub fn leave(status: i32) -> ! {
 
 fn close_span(first: u32, last: u32) {
     if features::allowed(Feature::CloseRange) {
-        // SAFETY: no owner of a descriptor of this span will use it: either
-        // nothing has been opened yet (close_inherited), or the caller does not
-        // return to the owners (keep_only).
+        // SAFETY: no owner of a descriptor of this span will use it: nothing has
+        // been opened yet (close_inherited), or the caller does not return to the
+        // owners (keep_only), or it has a table of its own (sys/apart.rs).
         let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         if done == 0 {
             return;
         }
     }
     // Linux before 5.9, or a seccomp filter: one by one.
-    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
+    let open: Vec<u32> = std::fs::read_dir("/proc/thread-self/fd")
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

@@ -12,6 +12,7 @@ mod calls;
 mod daemon;
 mod doctor;
 mod given;
+mod killed;
 mod places;
 mod remount;
 mod users;

@@ -312,6 +312,8 @@ fn a_terminal_is_refused_an_archive_and_shown_a_bar() {
         );
         let done = Command::new("script")
             .args(["-qec", &line, "/dev/null"])
+            // There no bar is drawn.
+            .env_remove("CI")
             .stdin(Stdio::null())
             .output()
             .unwrap();

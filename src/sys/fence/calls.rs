@@ -180,14 +180,16 @@ fn program(machine: u32, umount: bool, me: u32) -> Vec<sock_filter> {
         allow(),
     ];
     p.extend(when(libc::SYS_clone, &threads));
-    // A thread's own umask is all that is ever unshared (sys/cred.rs).
-    let own_umask = [
+    // A thread's own umask (sys/cred.rs) and its own descriptors (sys/apart.rs) are
+    // all that is ever unshared.
+    let a_thread_s_own = [
         load(argument(0)),
-        jump(BPF_JEQ, libc::CLONE_FS as u32, 1, 0),
+        jump(BPF_JEQ, libc::CLONE_FS as u32, 2, 0),
+        jump(BPF_JEQ, libc::CLONE_FILES as u32, 1, 0),
         refuse_with(libc::EPERM),
         allow(),
     ];
-    p.extend(when(libc::SYS_unshare, &own_umask));
+    p.extend(when(libc::SYS_unshare, &a_thread_s_own));
     // abort(3) and the second signal's end are signals to oneself.
     let to_oneself = [
         load(argument(0)),
@@ -366,6 +368,7 @@ mod tests {
         assert_eq!(ask(libc::SYS_clone, with_user, 0), EPERM);
         assert_eq!(ask(libc::SYS_clone3, 0, 0), ENOSYS);
         assert_eq!(ask(libc::SYS_unshare, libc::CLONE_FS as u64, 0), ALLOW);
+        assert_eq!(ask(libc::SYS_unshare, libc::CLONE_FILES as u64, 0), ALLOW);
         assert_eq!(ask(libc::SYS_unshare, libc::CLONE_NEWNS as u64, 0), EPERM);
         assert_eq!(ask(libc::SYS_unshare, libc::CLONE_NEWUSER as u64, 0), EPERM);
         assert_eq!(ask(libc::SYS_tgkill, 4242, 4243), ALLOW);

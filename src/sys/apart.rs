@@ -1,0 +1,125 @@
+//! Work on a thread that holds no descriptor of the process.
+//!
+//! A process that serves a FUSE mount must not wait in it: the wait for an answer
+//! that the server has begun to give cannot be killed (request_wait_answer() in
+//! fs/fuse/dev.c). If the process is killed there, its event loops die, the thread
+//! that waits does not, and as it holds the descriptor of /dev/fuse the kernel
+//! never learns that nobody serves any more. The process stays for ever, and with
+//! it every lock it has. A thread with a descriptor table of its own, without
+//! /dev/fuse in it, keeps nothing alive: the other threads end, the connection
+//! with them, and the answer it waits for is ENOTCONN.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+use rustix::thread::UnshareFlags;
+
+use super::fusermount::receive_descriptor;
+use super::process::close_inherited;
+use super::{Errno, Result};
+
+/// Does the work on such a thread and waits for it.
+///
+/// Only stdin, stdout and stderr are open there. The work must not own or name a
+/// descriptor from outside; what it opens is closed with the thread. Namespaces,
+/// root and current directory are those of the calling thread.
+///
+/// # Errors
+/// EAGAIN where no thread can be had, ENOMEM where no descriptor table can, EIO
+/// where the work panicked.
+pub fn work<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+    keeping(name, &[], work)
+}
+
+/// The same for work that opens something: the descriptor is handed over.
+pub fn open(name: &str, work: impl FnOnce() -> Result<OwnedFd> + Send) -> Result<OwnedFd> {
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    let number = theirs.as_raw_fd();
+    let to_us = theirs.as_fd();
+    keeping(name, &[number], || send_descriptor(to_us, work()?.as_fd()))??;
+    // It lies in the socket; if it does not, that is at its end.
+    drop(theirs);
+    receive_descriptor(&ours).ok_or(Errno::EIO)
+}
+
+fn keeping<T: Send>(name: &str, keep: &[RawFd], work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let apart = move || {
+            own_descriptors(keep)?;
+            Ok(work())
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn_scoped(scope, apart)
+            .map_err(|e| Errno::from_io(&e))?;
+        // A panic is told by its hook.
+        thread.join().unwrap_or(Err(Errno::EIO))
+    })
+}
+
+/// Gives the calling thread a descriptor table of its own with nothing but these
+/// and the first three in it.
+fn own_descriptors(keep: &[RawFd]) -> Result<()> {
+    // SAFETY: the table is this thread's alone from here on. It was made for this
+    // and holds copies; no owner of a descriptor runs on this thread (see `work`).
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }?;
+    close_inherited(keep);
+    Ok(())
+}
+
+fn send_descriptor(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(Errno::EINVAL);
+    }
+    rustix::net::sendmsg(
+        socket,
+        &[IoSlice::new(b"d")],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_sees_no_descriptor_and_what_it_opens_is_handed_over() {
+        let held = std::fs::File::open("/dev/null").unwrap();
+        let number = held.as_raw_fd();
+        let open_there = work("apart", move || {
+            let entries = std::fs::read_dir("/proc/thread-self/fd").unwrap();
+            let names = entries
+                .flatten()
+                .filter_map(|e| e.file_name().to_str()?.parse().ok());
+            names.filter(|n: &i32| *n > 2).count()
+        });
+        // The listing's own.
+        assert_eq!(open_there.unwrap(), 1);
+        assert!(std::path::Path::new(&format!("/proc/self/fd/{number}")).exists());
+
+        let opened = open("apart", || {
+            let file = std::fs::File::open("/proc/self/status").map_err(|e| Errno::from_io(&e))?;
+            Ok(file.into())
+        });
+        let text = std::io::read_to_string(std::fs::File::from(opened.unwrap())).unwrap();
+        assert!(text.starts_with("Name:"), "{text}");
+
+        let refused = open("apart", || Err(Errno::EACCES));
+        assert_eq!(refused.unwrap_err(), Errno::EACCES);
+        drop(held);
+    }
+}
