@@ -18,6 +18,7 @@ use rustix::net::{
 };
 use rustix::thread::UnshareFlags;
 
+use super::features::{self, Feature};
 use super::fusermount::receive_descriptor;
 use super::process::close_inherited;
 use super::{Errno, Result};
@@ -29,8 +30,7 @@ use super::{Errno, Result};
 /// root and current directory are those of the calling thread.
 ///
 /// # Errors
-/// EAGAIN where no thread can be had, ENOMEM where no descriptor table can, EIO
-/// where the work panicked.
+/// EAGAIN where no thread can be had, EIO where the work panicked.
 pub fn work<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
     keeping(name, &[], work)
 }
@@ -54,25 +54,43 @@ pub fn open(name: &str, work: impl FnOnce() -> Result<OwnedFd> + Send) -> Result
 fn keeping<T: Send>(name: &str, keep: &[RawFd], work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let apart = move || {
-            own_descriptors(keep)?;
-            Ok(work())
+            match own_descriptors() {
+                Ok(()) => close_inherited(keep),
+                // A filter that allows neither: as well as it goes, in our own table.
+                Err(e) => tracing::debug!("no descriptor table of a thread's own: {e}"),
+            }
+            work()
         };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn_scoped(scope, apart)
             .map_err(|e| Errno::from_io(&e))?;
         // A panic is told by its hook.
-        thread.join().unwrap_or(Err(Errno::EIO))
+        thread.join().map_err(|_| Errno::EIO)
     })
 }
 
-/// Gives the calling thread a descriptor table of its own with nothing but these
-/// and the first three in it.
-fn own_descriptors(keep: &[RawFd]) -> Result<()> {
-    // SAFETY: the table is this thread's alone from here on. It was made for this
-    // and holds copies; no owner of a descriptor runs on this thread (see `work`).
+/// Gives the calling thread a copy of the descriptor table for its own.
+fn own_descriptors() -> Result<()> {
+    // Filters that refuse unshare(2) in containers know this one as harmless.
+    if features::allowed(Feature::CloseRange) {
+        // SAFETY: numbers. That last descriptor cannot be open (RLIMIT_NOFILE); the
+        // flag makes the copy all the same (Linux 5.9, close_range(2)).
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                libc::c_uint::MAX,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_UNSHARE,
+            )
+        };
+        if done == 0 {
+            return Ok(());
+        }
+    }
+    // SAFETY: whoever owns a descriptor runs on other threads, whose table stays as
+    // it is (see `work`).
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }?;
-    close_inherited(keep);
     Ok(())
 }
 
