@@ -17,8 +17,9 @@ pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> Result<usize>
             Ok(0) => break,
             Ok(n) => done += n,
             Err(rustix::io::Errno::INTR) => {}
-            Err(e) if done == 0 => return Err(e.into()),
-            Err(_) => break,
+            // Not what was read so far: whoever asked would take it for the end of
+            // the file, and the kernel keep zeros for the rest of its pages.
+            Err(e) => return Err(e.into()),
         }
     }
     Ok(done)

@@ -48,6 +48,12 @@ fn missing(r: &Result<usize>) -> bool {
     false
 }
 
+/// Whether a descriptor only names its object (O_PATH); an open file answers by
+/// itself, without a walk through /proc.
+fn names_only(r: &Result<usize>) -> bool {
+    matches!(r, Err(Errno::EBADF))
+}
+
 /// Reads into `buf`; the value's length. ERANGE where it does not fit.
 fn get_raw(spot: &Spot, name: &CString, buf: &mut [u8]) -> Result<usize> {
     if by_at(spot) {
@@ -71,6 +77,16 @@ fn get_raw(spot: &Spot, name: &CString, buf: &mut [u8]) -> Result<usize> {
             )
         });
         if !missing(&r) {
+            return r;
+        }
+    }
+    if spot.is_descriptor() {
+        // SAFETY: a NUL-terminated string and a buffer of the length given.
+        let r = answer(unsafe {
+            let b = buf.as_mut_ptr().cast();
+            libc::fgetxattr(spot.dirfd().as_raw_fd(), name.as_ptr(), b, buf.len())
+        } as libc::c_long);
+        if !names_only(&r) {
             return r;
         }
     }
@@ -146,6 +162,16 @@ fn list_raw(spot: &Spot, buf: &mut [u8]) -> Result<usize> {
             return r;
         }
     }
+    if spot.is_descriptor() {
+        // SAFETY: a buffer of the length given.
+        let r = answer(unsafe {
+            let b = buf.as_mut_ptr().cast();
+            libc::flistxattr(spot.dirfd().as_raw_fd(), b, buf.len())
+        } as libc::c_long);
+        if !names_only(&r) {
+            return r;
+        }
+    }
     let path = cstr(&spot.proc_path())?;
     let (p, b, l) = (path.as_ptr(), buf.as_mut_ptr().cast(), buf.len());
     // SAFETY: a NUL-terminated string and a buffer of the length given.
@@ -212,6 +238,22 @@ pub fn set(spot: &Spot, name: &[u8], value: &[u8], flags: i32) -> Result<()> {
             )
         });
         if !missing(&r) {
+            return r.map(|_| ());
+        }
+    }
+    if spot.is_descriptor() {
+        // SAFETY: a NUL-terminated string and a value of the length given.
+        let r = answer(libc::c_long::from(unsafe {
+            let v = value.as_ptr().cast();
+            libc::fsetxattr(
+                spot.dirfd().as_raw_fd(),
+                name.as_ptr(),
+                v,
+                value.len(),
+                flags,
+            )
+        }));
+        if !names_only(&r) {
             return r.map(|_| ());
         }
     }

@@ -9,10 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::lookup::creatable;
-use super::resolve::From;
+use super::resolve::{Found, From};
 use crate::layer::acl::{self, Acl};
 use crate::layer::disguise::Disguise;
-use crate::layer::has_dot_wh;
+use crate::layer::{Probe, has_dot_wh};
 use crate::overlay::decide::mode::inherit_group;
 use crate::overlay::inode::locate::{self, FdKey};
 use crate::overlay::inode::node::Node;
@@ -20,7 +20,7 @@ use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::upper::Upper;
 use crate::overlay::upper::stage::Blank;
 use crate::overlay::{Caller, Entry, Overlay};
-use crate::sys::{Errno, Kind, Name, Result, Spot, Stat, best_effort, cred, dir, xattr};
+use crate::sys::{Errno, Kind, Name, Result, Spot, Stat, best_effort, cred, dir, stat, xattr};
 
 /// What to make.
 #[derive(Debug, Clone, Copy)]
@@ -79,23 +79,77 @@ impl Overlay {
             return Err(Errno::ENOENT);
         }
         let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
-        let merged = !parent.lowers.read().is_empty();
-        if merged && self.resolve(parent, &name, From::Top)?.is_some() {
-            return Err(Errno::EEXIST);
-        }
         let ids = self.owner_for(caller);
-        let under = under(at.as_fd(), &name)?;
-        let file = if under == Under::Nothing && self.stack.layer(0).is_ok_and(|l| !l.disguised) {
-            make_directly(at.as_fd(), &name, new, ids)?
-        } else {
-            self.make_staged(upper, &at, &name, new, ids, under)?
-        };
-        let entry = self.made(parent, &name)?;
-        if let Some(f) = file {
-            self.fds
-                .put(FdKey::Upper(entry.node.ino), &Arc::new(f), None);
+        let under = self.under(upper, parent, &at, &name)?;
+        if under == Some(Under::Nothing) || under.is_none() && !upper.layer.disguised {
+            match make_directly(at.as_fd(), &name, new, ids) {
+                // Only here is it worth a look what stands there.
+                Err(Errno::EEXIST) if under.is_none() => {}
+                r => return self.made_directly(parent, &name, &at, r?),
+            }
         }
-        Ok(entry)
+        let under = match under {
+            Some(known) => known,
+            None => what_hides(at.as_fd(), &name)?,
+        };
+        self.make_staged(upper, &at, &name, new, ids, under)?;
+        parent.unmask_ctime();
+        let entry = self.lookup_locked(parent, &name)?.ok_or(Errno::EIO)?;
+        Ok(self.listed(parent, &name, entry))
+    }
+
+    /// What the upper has under a name that the view does not have; `None` where
+    /// nothing is to be expected and the attempt to make something says it.
+    ///
+    /// # Errors
+    /// EEXIST where the view has something there.
+    fn under(
+        &self,
+        upper: &Upper,
+        parent: &Arc<Node>,
+        at: &Arc<OwnedFd>,
+        name: &Name,
+    ) -> Result<Option<Under>> {
+        if parent.lowers.read().is_empty() {
+            return Ok(None);
+        }
+        let xattr_whiteouts = self.xattr_whiteouts(parent);
+        let under = match upper.layer.probe(at, name, true, xattr_whiteouts)? {
+            Probe::Object(_) => return Err(Errno::EEXIST),
+            Probe::Whiteout => what_hides(at.as_fd(), name)?,
+            Probe::Absent if self.resolve(parent, name, From::Lowers)?.is_some() => {
+                return Err(Errno::EEXIST);
+            }
+            Probe::Absent => Under::Nothing,
+        };
+        let staged = upper.layer.disguised;
+        Ok(match under {
+            Under::Nothing if staged => None,
+            known => Some(known),
+        })
+    }
+
+    /// The entry of an object that was just made where nothing was: it has no
+    /// marks and nothing lies below it, so that its attributes are all to be asked.
+    fn made_directly(
+        &self,
+        parent: &Arc<Node>,
+        name: &Name,
+        at: &Arc<OwnedFd>,
+        file: Option<OwnedFd>,
+    ) -> Result<Entry> {
+        parent.unmask_ctime();
+        let stat = match &file {
+            Some(file) => stat::of_descriptor(file.as_fd())?,
+            None => dir::probe(at.as_fd(), name)?.ok_or(Errno::EIO)?,
+        };
+        let found = Found::in_upper(stat);
+        let node = self.intern(parent, name, &found);
+        if let Some(file) = file {
+            self.fds.put(FdKey::Upper(node.ino), &Arc::new(file), None);
+        }
+        let attr = self.attr_from(&node, &found.stat)?;
+        Ok(self.listed(parent, name, Entry { node, attr }))
     }
 
     /// The disk ids of a caller: without a mapping the overflow ids, since a
@@ -108,12 +162,10 @@ impl Overlay {
         )
     }
 
-    fn made(&self, parent: &Arc<Node>, name: &Name) -> Result<Entry> {
-        parent.unmask_ctime();
-        let entry = self.lookup_locked(parent, name)?.ok_or(Errno::EIO)?;
+    fn listed(&self, parent: &Arc<Node>, name: &Name, entry: Entry) -> Entry {
         self.listings
             .added(parent.ino, name, entry.node.ino, entry.node.kind);
-        Ok(entry)
+        entry
     }
 
     fn make_staged(
@@ -124,7 +176,7 @@ impl Overlay {
         new: &New<'_>,
         ids: (u32, u32),
         under: Under,
-    ) -> Result<Option<OwnedFd>> {
+    ) -> Result<()> {
         cred::set_umask(0)?;
         let staged = upper.stage(Blank {
             kind: new.kind,
@@ -140,17 +192,16 @@ impl Overlay {
             upper.set_opaque(&spot)?;
         }
         match under {
-            Under::Whiteout => staged.publish_over(at.as_fd(), name, is_dir)?,
-            Under::Nothing => staged.publish(at.as_fd(), name)?,
+            Under::Whiteout => staged.publish_over(at.as_fd(), name, is_dir).map(drop)?,
+            Under::Nothing => staged.publish(at.as_fd(), name).map(drop)?,
             Under::DotWh => {
-                let f = staged.publish(at.as_fd(), name)?;
+                staged.publish(at.as_fd(), name).map(drop)?;
                 // Beside the new object the marker hides nothing new, and it is made.
                 let dropped = upper.drop_dot_wh(at.as_fd(), name);
                 best_effort("remove a marker that hides nothing", dropped);
-                f
             }
-        };
-        Ok(None)
+        }
+        Ok(())
     }
 
     fn upper_dir_stat(&self, spot: &Spot) -> Result<Stat> {
@@ -163,7 +214,11 @@ impl Overlay {
     }
 }
 
-fn under(at: BorrowedFd<'_>, name: &Name) -> Result<Under> {
+/// What hides a name in an upper directory.
+///
+/// # Errors
+/// EEXIST where what stands there hides nothing: it is seen.
+fn what_hides(at: BorrowedFd<'_>, name: &Name) -> Result<Under> {
     match dir::probe(at, name)? {
         Some(s) if s.is_whiteout() => return Ok(Under::Whiteout),
         // An empty file may be a whiteout by its xattr; the resolver has said

@@ -249,10 +249,8 @@ impl Overlay {
         let spot = node.lowers.read().last().cloned().ok_or(Errno::EIO)?;
         let layer = self.stack.layer(spot.layer)?;
         let at = locate::lower_spot(&self.fds, layer, &spot)?;
-        // What is opened must be a regular file: an open FIFO would hang us.
-        if at.stat()?.kind() != Kind::File {
-            return Err(Errno::EIO);
-        }
+        // It was a regular file when its name was looked up, and layers do not
+        // change. Were it a FIFO by now, O_NONBLOCK keeps us from waiting.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let fd = match at.open(flags | OFlags::NOATIME) {
             Err(Errno::EPERM) => at.open(flags)?,

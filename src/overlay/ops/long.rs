@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::ensure_upper::Need;
+use super::remove::stands_alone;
 use crate::overlay::Overlay;
 use crate::overlay::inode::node::Node;
 use crate::sys::Kind;
@@ -33,6 +34,10 @@ impl Overlay {
     /// Whether renaming what stands at a name may take long: a file to be copied
     /// up, or a directory whose whole subtree would be.
     pub fn rename_is_long(&self, parent: &Arc<Node>, name: &[u8]) -> bool {
+        // Only a directory that was moved here with its lowers could be.
+        if stands_alone(parent) {
+            return false;
+        }
         let Ok(Some(e)) = self.lookup(parent, name) else {
             return false;
         };

@@ -54,11 +54,15 @@ impl Overlay {
             _ => {}
         }
         let node = self.intern(parent, &name, &found);
+        let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
         // A victim directory's own lock, child after parent: nothing may be
         // made in it once it was seen empty.
         let _victim = match &node.dir {
             Some(v) => {
                 let guard = v.lock.write();
+                if self.remove_if_bare(upper, &at, parent, &name, &node)? {
+                    return Ok(());
+                }
                 if !self.is_empty_dir(&node)? {
                     return Err(Errno::ENOTEMPTY);
                 }
@@ -66,16 +70,55 @@ impl Overlay {
             }
             None => None,
         };
-        let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
         self.retire_name(upper, &at, parent, &name, &node, &found)?;
         self.listings.removed(parent.ino, &name);
         Ok(())
     }
 
+    /// Removes a directory that only the upper has, with rmdir(2) as the judge of
+    /// whether it is empty; false where it holds something, which may be markers
+    /// alone, or where it is not that simple. The caller holds both locks.
+    fn remove_if_bare(
+        &self,
+        upper: &Upper,
+        at: &Arc<OwnedFd>,
+        parent: &Arc<Node>,
+        name: &Name,
+        node: &Arc<Node>,
+    ) -> Result<bool> {
+        let simple = stands_alone(parent) && stands_alone(node);
+        // With a listing at hand the question costs nothing; beyond the budget a
+        // directory is moved aside, for which it must be known to be empty.
+        if !simple || self.listings.get(node.ino).is_some() || !self.orphans.has_room() {
+            return Ok(false);
+        }
+        let key = FdKey::Upper(node.ino);
+        let fd = match self.fds.get(key) {
+            Some(fd) => fd,
+            None => Arc::new(Spot::at(at.clone(), name.clone()).open(OFlags::PATH)?),
+        };
+        // Before its name goes, as everywhere.
+        self.orphans.keep(node, fd);
+        if let Err(e) = dir::rmdir(at.as_fd(), name) {
+            drop(self.orphans.remove(Some(upper), node));
+            return match e {
+                Errno::ENOTEMPTY | Errno::EEXIST => Ok(false),
+                e => Err(e),
+            };
+        }
+        drop(self.fds.remove(key));
+        self.forget_name(upper, parent, name, node);
+        self.listings.removed(parent.ino, name);
+        Ok(true)
+    }
+
     /// A lower file with several names is brought up before one of them goes,
     /// so that the index can keep the count (as the kernel: ovl_nlink_start()).
     pub(super) fn copy_up_if_counted(&self, parent: &Arc<Node>, name: &Name) -> Result<()> {
-        if self.stack.upper.as_ref().is_none_or(|u| u.index.is_none()) {
+        // Without lowers every object of the directory is in the upper already.
+        if self.stack.upper.as_ref().is_none_or(|u| u.index.is_none())
+            || parent.lowers.read().is_empty()
+        {
             return Ok(());
         }
         let found = {
@@ -226,6 +269,11 @@ impl Overlay {
         };
         Ok(Some(Spot::at(index.clone(), name)))
     }
+}
+
+/// Whether a node is the upper's alone, so that nothing of it is to be copied up.
+pub(super) fn stands_alone(node: &Node) -> bool {
+    node.is_upper() && node.lowers.read().is_empty()
 }
 
 /// Whether an object was moved into the work directory instead of unlinked.

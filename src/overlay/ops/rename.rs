@@ -7,9 +7,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::lookup::{checked, creatable};
-use super::remove::Last;
+use super::remove::{Last, stands_alone};
 use super::resolve::{Found, From};
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate;
@@ -46,6 +47,19 @@ struct End<'a> {
     lowers_show: bool,
 }
 
+impl End<'_> {
+    /// Whether what stands here is in the upper, whole and under this very name.
+    fn needs_nothing(&self) -> bool {
+        self.here.as_ref().is_none_or(|(node, found)| {
+            let whole = !node.metacopy.load(Ordering::Acquire);
+            stands_alone(node)
+                && whole
+                && found.lowers.is_empty()
+                && found.present() != Present::Nothing
+        })
+    }
+}
+
 /// How often a rename that was overtaken is tried again.
 const OVERTAKEN: usize = 8;
 
@@ -72,37 +86,39 @@ impl Overlay {
         if how == How::Exchange {
             creatable(from.1)?;
         }
+        // Where only the upper has anything there is mostly nothing to prepare, and
+        // what there is shows under the locks.
+        let mut prepared = !(stands_alone(from.0) && stands_alone(to.0));
         // What was prepared without locks may be overtaken before they are held.
-        for _ in 0..OVERTAKEN {
-            match self.rename_once((from.0, &old), (to.0, &new), how) {
-                Err(Errno::EBUSY) => {}
-                r => return r,
+        for _ in 0..=OVERTAKEN {
+            if prepared {
+                self.prepare((from.0, &old), (to.0, &new), how)?;
             }
+            let upper = self.stack.writable()?;
+            let _rename = self.rename.write();
+            let a = self.end(upper, from.0, old.clone())?;
+            let b = self.end(upper, to.0, new.clone())?;
+            if prepared || a.needs_nothing() && (how != How::Exchange || b.needs_nothing()) {
+                match self.move_now(upper, &a, &b, how) {
+                    Err(Errno::EBUSY) => {}
+                    r => return r,
+                }
+            }
+            prepared = true;
         }
         Err(Errno::EBUSY)
     }
 
-    fn rename_once(
-        &self,
-        from: (&Arc<Node>, &Name),
-        to: (&Arc<Node>, &Name),
-        how: How,
-    ) -> Result<Moved> {
-        let (old, new) = (from.1.clone(), to.1.clone());
-        self.refuse_early((from.0, &old), (to.0, &new), how)?;
+    /// Brings into the upper what moves and what it moves between.
+    fn prepare(&self, from: (&Arc<Node>, &Name), to: (&Arc<Node>, &Name), how: How) -> Result<()> {
+        self.refuse_early(from, to, how)?;
         self.ensure_upper(from.0, Need::Meta)?;
         self.ensure_upper(to.0, Need::Meta)?;
-        self.prepare_to_move(from.0, &old)?;
-        if how == How::Exchange {
-            self.prepare_to_move(to.0, &new)?;
-        } else {
-            self.copy_up_if_counted(to.0, &new)?;
+        self.prepare_to_move(from.0, from.1)?;
+        match how {
+            How::Exchange => self.prepare_to_move(to.0, to.1),
+            _ => self.copy_up_if_counted(to.0, to.1),
         }
-        let upper = self.stack.writable()?;
-        let _rename = self.rename.write();
-        let a = self.end(upper, from.0, old)?;
-        let b = self.end(upper, to.0, new)?;
-        self.move_now(upper, &a, &b, how)
     }
 
     /// What cannot succeed copies nothing up. Asked again under the lock.
@@ -332,12 +348,13 @@ impl Overlay {
 
     fn rename_upper(&self, upper: &Upper, a: &End<'_>, b: &End<'_>, is_dir: bool) -> Result<()> {
         let (from, to) = ((a.at.as_fd(), &a.name[..]), (b.at.as_fd(), &b.name[..]));
-        let over_whiteout = dir::probe(to.0, to.1)?
-            .is_some_and(|s| s.is_whiteout() || (is_dir && s.kind() != Kind::Dir));
+        // A file replaces a whiteout as it does any other file.
+        let over_whiteout =
+            is_dir && dir::probe(to.0, to.1)?.is_some_and(|s| s.kind() != Kind::Dir);
         if a.lowers_show {
             upper.expect_whiteouts(from.0)?;
         }
-        if is_dir && over_whiteout {
+        if over_whiteout {
             // The whiteout comes to stand at the old name: needed there, or
             // removed.
             match dir::rename(from, to, Rename::Exchange) {
@@ -369,6 +386,10 @@ impl Overlay {
         } else {
             upper.add_whiteout(from.0, from.1)?;
             dir::rename(from, to, Rename::Replace)?;
+        }
+        // Where nothing lies below a marker hides nothing.
+        if b.parent.lowers.read().is_empty() {
+            return Ok(());
         }
         // It is done: the kernel keeps the names it has where it is told otherwise.
         let dropped = upper.drop_dot_wh(to.0, to.1);

@@ -32,6 +32,22 @@ pub struct Found {
 }
 
 impl Found {
+    /// An object that only the upper has, without marks.
+    pub(super) fn in_upper(stat: Stat) -> Found {
+        Found {
+            kind: stat.kind(),
+            stat,
+            upper: Some(UpperPart {
+                id: ObjectId::of(&stat),
+                marks: Marks::default(),
+                by_index: None,
+            }),
+            lowers: Vec::new(),
+            lower_nlink: 0,
+            lower_view: None,
+        }
+    }
+
     /// What the upper's own tree has under the name.
     pub(super) fn present(&self) -> Present {
         match &self.upper {
