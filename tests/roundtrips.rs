@@ -4,7 +4,6 @@
 //! Four ways: the caller owns the directories or not, ACLs on or `noacl`. The caller is always uid 1000. `scripts/roundtrips`
 //! prints the table. FORGETs are not counted (nobody waits for them), nor is the request that asks for the counters.
 
-#![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/mod.rs"]
@@ -13,34 +12,17 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use support::story::{as_uid, require_real_root, sh};
 use support::{Base, Layers, Mount};
 
-/// `_IOR('A', 1, [u8; 8192])`: the statistics of a mount, asked of its root directory.
-const STATS: libc::c_ulong = (2 << 30) | (8192 << 16) | (0x41 << 8) | 1;
-
 type Counts = BTreeMap<String, u64>;
 
 fn counters(root: &File) -> Counts {
-    let mut text = vec![0_u8; 8192];
-    // SAFETY: the request says that 8192 bytes are written, and the buffer has them.
-    let rc = unsafe { libc::ioctl(root.as_raw_fd(), STATS, text.as_mut_ptr()) };
-    assert_eq!(
-        rc,
-        0,
-        "the statistics ioctl: {}",
-        std::io::Error::last_os_error()
-    );
-    let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
-    let text = String::from_utf8(text[..end].to_vec()).unwrap();
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(name, count)| (name.to_owned(), count.trim().parse().unwrap()))
-        .filter(|(name, _)| name != "ioctl" && name != "forget")
-        .collect()
+    let mut counts = support::counters::all(root);
+    counts.retain(|name, _| name != "ioctl" && name != "forget");
+    counts
 }
 
 fn difference(before: &Counts, after: &Counts) -> String {

@@ -7,17 +7,13 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use support::counters::requests;
 use support::raw::{c, get_xattr, list_xattrs};
 use support::story::{require_real_root, sh};
 use support::{Base, Layers, Mount};
-
-/// `_IOR('A', 1, [u8; 8192])`: the statistics of a mount, asked of its root directory.
-const STATS: libc::c_ulong = (2 << 30) | (8192 << 16) | (0x41 << 8) | 1;
 
 /// 40 directories of 50 files, over two layers, some of them in both, some removed.
 const TREE: &str = "for d in $(seq 1 40); do mkdir -p l1/d$d l0/d$d; for f in $(seq 1 50); do echo $f > l1/d$d/f$f; done
@@ -25,17 +21,7 @@ const TREE: &str = "for d in $(seq 1 40); do mkdir -p l1/d$d l0/d$d; for f in $(
 
 /// How many GETXATTR and LISTXATTR the daemon was sent.
 fn questions(root: &Path) -> u64 {
-    let mut text = vec![0_u8; 8192];
-    let root = File::open(root).unwrap();
-    // SAFETY: the request says that 8192 bytes are written, and the buffer has them.
-    let rc = unsafe { libc::ioctl(root.as_raw_fd(), STATS, text.as_mut_ptr()) };
-    assert_eq!(rc, 0, "{}", std::io::Error::last_os_error());
-    let text = String::from_utf8_lossy(&text);
-    text.lines()
-        .filter_map(|l| l.split_once(' '))
-        .filter(|(name, _)| ["getxattr", "listxattr"].contains(name))
-        .map(|(_, n)| n.trim().parse::<u64>().unwrap())
-        .sum()
+    requests(root, "getxattr") + requests(root, "listxattr")
 }
 
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {

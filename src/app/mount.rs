@@ -197,7 +197,8 @@ fn serve(
     let target = Target::of(&request.mountpoint)?;
     process::leave_surroundings();
     let look = look_of(&request);
-    let (threads, fenced) = (request.options.threads, request.fence);
+    let (threads, polling) = (request.options.threads, request.options.polling);
+    let fenced = request.fence;
     let parts = if process::may_mount() {
         with_privilege(request.options, target, &look, report)?
     } else {
@@ -206,7 +207,11 @@ fn serve(
     let (device, shape, shown) = parts.attached.into_parts();
     let fence = fenced.then(|| Fence::new(&parts.overlay, parts.owners));
     let adapter = Adapter::new(parts.overlay, shape);
-    let manner = Manner { threads, fence };
+    let manner = Manner {
+        threads,
+        polling,
+        fence,
+    };
     let ended = session::serve(adapter, device, shape, shown, manner, ready);
     drop(parts.held);
     ended

@@ -50,6 +50,10 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
         "how long the kernel may keep names and attributes; default: for ever, as all changes pass through it",
     ),
     entry("threaded=0, max_threads=N", "one event loop, or N"),
+    entry(
+        "polling=auto|on|off",
+        "look out for the next request a moment before sleeping; auto: while it is seen to pay",
+    ),
     entry("writeback", "the kernel collects small writes"),
     entry("noacl", "POSIX ACLs are neither enforced nor shown"),
     entry("static_nlink", "every directory has one link"),
@@ -69,6 +73,10 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
     entry(
         "userxattr",
         "marks are written as user.overlay.* even where trusted.overlay.* works",
+    ),
+    entry(
+        "push_ahead=off",
+        "read-only mounts: never give the kernel the files that a client is likely to read next",
     ),
     entry(
         "xattr_search=off",

@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use crate::app::{
-    Durability, HiddenFeatures, LowerArg, MountFlags, Options, RedirectDir, XattrPermissions, Xino,
+    Durability, HiddenFeatures, LowerArg, MountFlags, Options, PollRequests, RedirectDir,
+    XattrPermissions, Xino,
 };
 
 use super::failure::Usage;
@@ -193,6 +194,20 @@ impl Reader {
             }
             "xattr_search" => {
                 options.no_xattr_search = choice(key, word, &[("off", true), ("auto", false)])?;
+            }
+            "push_ahead" => {
+                options.no_push_ahead = choice(key, word, &[("off", true), ("auto", false)])?;
+            }
+            "polling" => {
+                options.polling = choice(
+                    key,
+                    word,
+                    &[
+                        ("auto", PollRequests::Auto),
+                        ("on", PollRequests::Always),
+                        ("off", PollRequests::Never),
+                    ],
+                )?;
             }
             "submounts" => {
                 options.follow_submounts = choice(key, word, &[("follow", true), ("hide", false)])?;

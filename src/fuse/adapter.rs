@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -23,6 +23,7 @@ use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
+use super::polling::Polling;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
@@ -56,9 +57,11 @@ impl PrimeHandle {
 pub struct ConnectHandle(Arc<Shared>);
 
 impl ConnectHandle {
-    /// There it is.
-    pub fn connect(&self, notifier: fuser::Notifier) {
+    /// There it is, and when to look out for requests on it.
+    pub fn connect(&self, notifier: fuser::Notifier, polling: Polling) {
         self.0.old.connect(notifier);
+        // A second connection cannot be: an adapter serves one mount.
+        self.0.polling.get_or_init(|| polling);
     }
 }
 
@@ -86,6 +89,8 @@ impl Adapter {
             shape,
             priming: AtomicBool::new(true),
             counters: Counters::default(),
+            ahead: OnceLock::new(),
+            polling: OnceLock::new(),
             workers,
             old: OldAttributes::default(),
             ttl,
@@ -229,7 +234,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let s = &self.shared;
-        s.counters.count(Op::Lookup);
+        let _serving = s.serving(Op::Lookup);
         if s.is_shell(parent) {
             if !matches!(s.shape, RootShape::Child(child) if name == child) {
                 return reply.error(errno(Errno::ENOENT));
@@ -251,7 +256,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.shared.counters.count(Op::Forget);
+        let _serving = self.shared.serving(Op::Forget);
         let gone = self.shared.overlay.forget(ino.0, nlookup);
         if self.shared.forgotten(gone) {
             let shared = self.shared.clone();
@@ -261,7 +266,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let s = &self.shared;
-        s.counters.count(Op::Getattr);
+        let _serving = s.serving(Op::Getattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             let kind = if ino.0 == 1 { Kind::Dir } else { Kind::File };
             return match s.virtual_attr(ino.0, kind) {
@@ -290,7 +295,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.shared.counters.count(Op::Setattr);
+        let _serving = self.shared.serving(Op::Setattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -320,7 +325,7 @@ impl Filesystem for Adapter {
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let s = &self.shared;
-        s.counters.count(Op::Readlink);
+        let _serving = s.serving(Op::Readlink);
         match s.node(ino).and_then(|n| s.overlay.readlink(&n)) {
             Ok(t) => reply.data(&t),
             Err(e) => reply.error(errno(e)),
@@ -337,7 +342,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Mknod);
+        let _serving = self.shared.serving(Op::Mknod);
         let kind = Kind::from_mode(mode);
         let new = New {
             kind,
@@ -361,7 +366,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Mkdir);
+        let _serving = self.shared.serving(Op::Mkdir);
         let new = New {
             kind: Kind::Dir,
             mode,
@@ -383,7 +388,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Symlink);
+        let _serving = self.shared.serving(Op::Symlink);
         let target = bytes(target.as_os_str()).to_vec();
         let (who, name) = (caller(req), name.to_owned());
         self.change(false, reply, move |s, reply| {
@@ -408,7 +413,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.shared.counters.count(Op::Create);
+        let _serving = self.shared.serving(Op::Create);
         let new = New {
             kind: Kind::File,
             mode,
@@ -431,12 +436,12 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Unlink);
+        let _serving = self.shared.serving(Op::Unlink);
         self.remove(parent, name, Target::NonDir, reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Rmdir);
+        let _serving = self.shared.serving(Op::Rmdir);
         self.remove(parent, name, Target::Dir, reply);
     }
 
@@ -450,7 +455,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Rename);
+        let _serving = self.shared.serving(Op::Rename);
         let how = match flags {
             f if f.is_empty() => How::Replace,
             RenameFlags::RENAME_NOREPLACE => How::NoReplace,
@@ -473,7 +478,8 @@ impl Filesystem for Adapter {
         self.change(long, reply, move |s, reply| {
             let moved = s.overlay.rename((&a, &old), (&b, &new), how);
             let objects = moved.iter().flatten().map(|n| INodeNo(s.number(n.ino)));
-            let whose: Vec<_> = objects.chain([parent, newparent]).collect();
+            let other = (newparent != parent).then_some(newparent);
+            let whose: Vec<_> = objects.chain([parent]).chain(other).collect();
             reply_empty(s.changed(moved, &whose).map(drop), reply);
         });
     }
@@ -486,7 +492,7 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Link);
+        let _serving = self.shared.serving(Op::Link);
         let ends = self
             .shared
             .node(ino)
@@ -504,7 +510,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.shared.counters.count(Op::Open);
+        let _serving = self.shared.serving(Op::Open);
         if self.no_open {
             return reply.error(errno(Errno::ENOSYS));
         }
@@ -523,12 +529,19 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Read);
-        let fill = |buf: &mut [u8]| s.overlay.read(&s.node(ino)?, offset, buf);
+        let _serving = s.serving(Op::Read);
+        let node = match s.node(ino) {
+            Ok(n) => n,
+            Err(e) => return reply.error(errno(e)),
+        };
+        let fill = |buf: &mut [u8]| s.overlay.read(&node, offset, buf);
         with_buffer(size as usize, fill, |r| match r {
             Ok(data) => reply.data(data),
             Err(e) => reply.error(errno(e)),
         });
+        if offset == 0 {
+            s.is_read(&node);
+        }
     }
 
     fn write(
@@ -544,7 +557,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Write);
+        let _serving = s.serving(Op::Write);
         let node = match s.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -584,7 +597,7 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Flush);
+        let _serving = self.shared.serving(Op::Flush);
         // Nothing is held back here and locks are the kernel's.
         reply.error(errno(Errno::ENOSYS));
     }
@@ -599,12 +612,12 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Release);
+        let _serving = self.shared.serving(Op::Release);
         reply.ok();
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data: bool, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Fsync);
+        let _serving = self.shared.serving(Op::Fsync);
         self.sync(ino, data, reply);
     }
 
@@ -616,12 +629,12 @@ impl Filesystem for Adapter {
         data: bool,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Fsyncdir);
+        let _serving = self.shared.serving(Op::Fsyncdir);
         self.sync(ino, data, reply);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.shared.counters.count(Op::Opendir);
+        let _serving = self.shared.serving(Op::Opendir);
         if self.no_opendir {
             return reply.error(errno(Errno::ENOSYS));
         }
@@ -642,7 +655,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Readdir);
+        let _serving = s.serving(Op::Readdir);
         if s.is_shell(ino) {
             return s.shell_listing(offset, reply);
         }
@@ -661,7 +674,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Readdirplus);
+        let _serving = s.serving(Op::Readdirplus);
         if s.is_shell(ino) {
             // Nobody lists it but the mount command's own check.
             return reply.error(errno(Errno::ENOSYS));
@@ -680,12 +693,12 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Releasedir);
+        let _serving = self.shared.serving(Op::Releasedir);
         reply.ok();
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.shared.counters.count(Op::Statfs);
+        let _serving = self.shared.serving(Op::Statfs);
         match self.shared.overlay.statfs() {
             Ok(f) => reply.statfs(
                 f.blocks, f.bfree, f.bavail, f.files, f.ffree, f.bsize, f.namelen, f.frsize,
@@ -704,7 +717,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Setxattr);
+        let _serving = self.shared.serving(Op::Setxattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -719,7 +732,7 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
-        s.counters.count(Op::Getxattr);
+        let _serving = s.serving(Op::Getxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply.error(errno(Errno::ENODATA));
         }
@@ -734,7 +747,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
-        s.counters.count(Op::Listxattr);
+        let _serving = s.serving(Op::Listxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
         }
@@ -750,7 +763,7 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Removexattr);
+        let _serving = self.shared.serving(Op::Removexattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -774,7 +787,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.shared.counters.count(Op::Ioctl);
+        let _serving = self.shared.serving(Op::Ioctl);
         let sets = control::SETFLAGS.contains(&cmd) || cmd == control::FSSETXATTR;
         let node = self.shared.node(ino);
         let long = sets && node.is_ok_and(|n| self.shared.overlay.copy_is_long(&n, Need::Data));
@@ -810,7 +823,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Fallocate);
+        let _serving = self.shared.serving(Op::Fallocate);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -832,7 +845,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.shared.counters.count(Op::Lseek);
+        let _serving = self.shared.serving(Op::Lseek);
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -859,7 +872,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.shared.counters.count(Op::CopyFileRange);
+        let _serving = self.shared.serving(Op::CopyFileRange);
         if !features::allowed(Feature::FuseCopyRange) {
             // The kernel copies through its page cache from then on.
             return reply.error(errno(Errno::ENOSYS));

@@ -1,8 +1,8 @@
 //! What requests share: the overlay, and how its answers become replies.
 
 use std::ffi::OsStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{
@@ -10,11 +10,13 @@ use fuser::{
     ReplyWrite, ReplyXattr,
 };
 
+use super::ahead::Ahead;
 use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::Counters;
 use super::gate::Gate;
 use super::notify::OldAttributes;
+use super::polling::Polling;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
@@ -56,6 +58,10 @@ pub(super) struct Shared {
     pub(super) shape: RootShape,
     pub(super) priming: AtomicBool,
     pub(super) counters: Counters,
+    /// Once something was read.
+    pub(super) ahead: OnceLock<Option<Ahead>>,
+    /// Once there is a connection.
+    pub(super) polling: OnceLock<Polling>,
     pub(super) workers: Workers,
     pub(super) old: OldAttributes,
     /// What every change passes.
@@ -331,6 +337,18 @@ impl Shared {
 }
 
 impl Shared {
+    /// A file was read from its beginning: where that can be, the kernel gets the
+    /// next ones unasked.
+    pub(super) fn is_read(self: &Arc<Self>, node: &Arc<Node>) {
+        let ahead = self.ahead.get_or_init(|| {
+            let notifier = self.old.notifier().cloned();
+            notifier.and_then(|n| Ahead::of(self, n))
+        });
+        if let Some(ahead) = ahead {
+            ahead.is_read(node);
+        }
+    }
+
     /// A write for later, with its data.
     pub(super) fn parked_write(
         self: &Arc<Self>,

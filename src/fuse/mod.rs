@@ -8,6 +8,7 @@
 //! attributes are old (`notify`).
 
 pub mod adapter;
+mod ahead;
 mod answers;
 pub mod attach;
 pub mod control;
@@ -19,6 +20,8 @@ pub mod hidden;
 mod notify;
 pub mod offer;
 pub mod outside;
+pub mod polling;
+mod serving;
 pub mod session;
 pub mod shown;
 pub mod workers;

@@ -44,6 +44,11 @@ impl OldAttributes {
         self.0.get_or_init(|| notifier);
     }
 
+    /// The connection, once there is one.
+    pub(super) fn notifier(&self) -> Option<&Notifier> {
+        self.0.get()
+    }
+
     /// What the kernel knows of an inode, or is about to be told by an answer on
     /// its way, is old.
     pub(super) fn of(&self, ino: INodeNo) {

@@ -7,12 +7,14 @@ use std::thread::JoinHandle;
 
 use fuser::{Config, Session, SessionACL};
 
+use crate::overlay::options::PollRequests;
 use crate::overlay::setup::SetupError;
 use crate::sys::{Errno, apart, process, signal};
 
 use super::adapter::{Adapter, PrimeHandle, RootShape, ShutdownHandle};
 use super::attach::Undo;
 use super::fence::Fence;
+use super::polling::Polling;
 use super::shown::{Shown, no_thread};
 
 /// Event loops when nobody asked for a number.
@@ -27,6 +29,8 @@ fn default_threads() -> usize {
 pub struct Manner {
     /// How many event loops; `None` lets us choose.
     pub threads: Option<usize>,
+    /// Whether they look out for requests before they sleep.
+    pub polling: PollRequests,
     /// What the daemon gives away, if anything.
     pub fence: Option<Fence>,
 }
@@ -52,10 +56,15 @@ pub fn serve(
     if let Some(fence) = &fence {
         fence.rights();
     }
-    let started =
-        start_loops(adapter, device, manner.threads, fence.clone()).inspect_err(|_| {
-            undo(&shown);
-        })?;
+    let started = start_loops(
+        adapter,
+        device,
+        (manner.threads, manner.polling),
+        fence.clone(),
+    )
+    .inspect_err(|_| {
+        undo(&shown);
+    })?;
     watch_signals(Arc::clone(&shown), shutdown.clone());
 
     let settled = settle(&shown, shape, &prime, fence.as_deref());
@@ -92,7 +101,7 @@ pub fn serve(
 fn start_loops(
     adapter: Adapter,
     device: OwnedFd,
-    threads: Option<usize>,
+    (threads, polling): (Option<usize>, PollRequests),
     fence: Option<Arc<Fence>>,
 ) -> Result<JoinHandle<std::io::Result<()>>, SetupError> {
     let mut config = Config::default();
@@ -112,8 +121,9 @@ fn start_loops(
         ),
     };
     let connect = adapter.connect_handle();
+    let watched = device.try_clone().map_err(failed)?;
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
-    connect.connect(session.notifier());
+    connect.connect(session.notifier(), Polling::new(polling, watched));
     std::thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {

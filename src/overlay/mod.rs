@@ -123,6 +123,12 @@ impl Overlay {
         self.stack.upper.is_some() && !self.settings.read_only
     }
 
+    /// Whether the kernel may be given files before it asks for them: never where
+    /// anybody could have written to them.
+    pub fn pushes_ahead(&self) -> bool {
+        self.settings.push_ahead && !self.writable()
+    }
+
     /// What a person should be told once, at the mount.
     pub fn warnings(&self) -> Vec<String> {
         self.settings.warnings.clone()

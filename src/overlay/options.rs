@@ -23,6 +23,18 @@ pub enum XattrPermissions {
     User,
 }
 
+/// When event loops look out for the next request before they sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PollRequests {
+    /// While requests come quickly and a trial says that it pays.
+    #[default]
+    Auto,
+    /// While requests come quickly.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// `redirect_dir=`: what a rename of a directory that has lower layers does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RedirectDir {
@@ -92,6 +104,8 @@ pub struct Options {
     pub writeback: bool,
     /// `threaded=0` or `max_threads=N`: event loops; `None` lets us choose.
     pub threads: Option<usize>,
+    /// `polling=`.
+    pub polling: PollRequests,
     /// `xino=`.
     pub xino: Xino,
     /// `ino32_t`: every inode number fits 32 bits.
@@ -112,6 +126,9 @@ pub struct Options {
     /// `xattr_search=off`: a read-only mount never looks whether it has any
     /// xattrs at all.
     pub no_xattr_search: bool,
+    /// `push_ahead=off`: a read-only mount never hands the kernel the files that
+    /// a client is likely to read next.
+    pub no_push_ahead: bool,
     /// `fd_cache=N`: descriptors the engine may keep open; `None`: from RLIMIT_NOFILE.
     pub fd_cache: Option<usize>,
     /// `dir_cache=N`: entries of merged listings kept; `None`: 100,000.

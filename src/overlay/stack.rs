@@ -59,6 +59,8 @@ pub struct Settings {
     pub timeout: Option<Duration>,
     pub writeback: bool,
     pub xattr_search: bool,
+    /// Whether a read-only mount hands the kernel files before they are asked for.
+    pub push_ahead: bool,
     /// `security.X` is kept as `user.containers.override_security.X` (`xattr_permissions=2`).
     pub disguised_security: bool,
     /// Upper and work, should a lower contain them: shown as empty directories.

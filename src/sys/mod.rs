@@ -22,6 +22,7 @@ pub mod mount;
 pub mod mountinfo;
 pub mod name;
 pub mod opened;
+pub mod poll;
 pub mod probe;
 pub mod process;
 pub mod signal;

@@ -9,10 +9,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod aside;
 mod depth;
 mod forgotten;
 mod held;
+mod polling;
 
 use std::collections::HashMap;
 use std::fs::{self, File};

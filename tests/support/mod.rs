@@ -5,6 +5,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
+//! | `counters.rs` | how many requests of each kind a mount has served |
 //! | `host.rs` | what this host can do (root, /dev/fuse, kernel overlayfs), other users, user namespaces |
 //! | `layers.rs` | a directory with lowers, upper, work and mountpoint |
 //! | `mapping.rs` | a shared memory mapping of a file |
@@ -23,6 +24,7 @@
 #![allow(dead_code, unused_imports, unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod counters;
 pub mod host;
 pub mod layers;
 pub mod mapping;

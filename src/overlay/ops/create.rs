@@ -8,8 +8,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::found::Found;
 use super::lookup::creatable;
-use super::resolve::{Found, From};
+use super::resolve::From;
 use crate::layer::acl::{self, Acl};
 use crate::layer::disguise::Disguise;
 use crate::layer::{Probe, has_dot_wh};

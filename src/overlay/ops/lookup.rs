@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 use parking_lot::{Mutex, RwLock};
 
-use super::resolve::{Found, From};
+use super::found::Found;
+use super::resolve::From;
 use crate::layer::mark::Opaque;
 use crate::overlay::inode::node::{DirPart, Links, NO_NLINK, Node, Rare};
 use crate::overlay::inode::table::Claim;

@@ -6,6 +6,7 @@ pub mod create;
 pub mod detach;
 pub mod ensure_upper;
 pub mod file;
+mod found;
 pub mod hold;
 pub mod link;
 pub mod long;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::resolve::{Found, UpperPart};
+use super::found::{Found, UpperPart};
 use crate::layer::mark::NlinkMark;
 use crate::overlay::Overlay;
 use crate::overlay::inode::node::{NO_NLINK, Node};

@@ -52,6 +52,11 @@ impl Overlay {
         Ok(listing)
     }
 
+    /// The same, only if it has been made and is kept.
+    pub fn listing_at_hand(&self, node: &Node) -> Option<Arc<Listing>> {
+        self.listings.get(node.ino)
+    }
+
     /// The number that `..` of a directory shows.
     pub fn parent_ino(&self, node: &Node) -> u64 {
         node.any_link().map_or(node.ino, |l| l.parent.ino)

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::OFlags;
 
+use super::found::Found;
 use super::lookup::checked;
-use super::resolve::{Found, From};
+use super::resolve::From;
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate::{self, FdKey};
 use crate::overlay::inode::node::Node;

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::found::Found;
 use super::lookup::{checked, creatable};
 use super::remove::{Last, stands_alone};
-use super::resolve::{Found, From};
+use super::resolve::From;
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::found::{Found, UpperPart};
 use crate::layer::mark::{Marks, Opaque, Origin};
 use crate::layer::{LayerId, Object, Probe, UPPER};
 use crate::overlay::Overlay;
@@ -11,65 +12,7 @@ use crate::overlay::inode::locate;
 use crate::overlay::inode::node::{LowerSpot, Node, Place};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::options::RedirectDir;
-use crate::overlay::upper::Present;
 use crate::sys::{Kind, Name, ObjectId, Result, Spot, Stat};
-
-/// The object a name stands for.
-#[derive(Debug)]
-pub struct Found {
-    /// Its type in the view.
-    pub kind: Kind,
-    /// Attributes of the topmost object, undisguised, in disk ids.
-    pub stat: Stat,
-    /// The upper object's marks and whether it stands under this very name.
-    pub upper: Option<UpperPart>,
-    /// The lower objects, uppermost first.
-    pub lowers: Vec<LowerSpot>,
-    /// Link count of the topmost lower object.
-    pub lower_nlink: u32,
-    /// For a directory: where the lowers' merged view has it.
-    pub lower_view: Option<Arc<Place>>,
-}
-
-impl Found {
-    /// An object that only the upper has, without marks.
-    pub(super) fn in_upper(stat: Stat) -> Found {
-        Found {
-            kind: stat.kind(),
-            stat,
-            upper: Some(UpperPart {
-                id: ObjectId::of(&stat),
-                marks: Marks::default(),
-                by_index: None,
-            }),
-            lowers: Vec::new(),
-            lower_nlink: 0,
-            lower_view: None,
-        }
-    }
-
-    /// What the upper's own tree has under the name.
-    pub(super) fn present(&self) -> Present {
-        match &self.upper {
-            Some(u) if u.by_index.is_some() => Present::Nothing,
-            Some(_) if self.kind == Kind::Dir => Present::Dir,
-            Some(_) => Present::NonDir,
-            None => Present::Nothing,
-        }
-    }
-}
-
-/// The upper's part of an answer.
-#[derive(Debug)]
-pub struct UpperPart {
-    /// The object.
-    pub id: ObjectId,
-    /// Its marks.
-    pub marks: Marks,
-    /// Found through `work/index`, under this anchor: another name of the same
-    /// lower file was copied up, this one has nothing in the upper's tree.
-    pub by_index: Option<Name>,
-}
 
 /// Which layers are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
