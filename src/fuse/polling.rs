@@ -210,15 +210,16 @@ impl Polling {
             }
             LEADS.set(true);
         }
-        self.busy.store(0, Ordering::Relaxed);
         if poll::is_readable(&self.device) {
             CROWDED.set(CROWDED.get() + 1);
-            if CROWDED.get() >= SEVERAL {
-                self.give_up();
+            match CROWDED.get() >= SEVERAL {
+                true => self.give_up(),
+                false => self.busy.store(now, Ordering::Relaxed),
             }
             return;
         }
         CROWDED.set(0);
+        self.busy.store(0, Ordering::Relaxed);
         let until = now + (expected * 2).clamp(SHORTEST, LONGEST);
         while !poll::is_readable(&self.device) {
             if self.now() >= until {
@@ -226,6 +227,9 @@ impl Polling {
             }
             std::hint::spin_loop();
         }
+        // From here on, not only from `begin`: what is there may be the end of the
+        // connection, or be taken by another loop, and nobody may wait for a begin.
+        self.busy.store(self.now(), Ordering::Relaxed);
     }
 
     /// Lets the others come back.
