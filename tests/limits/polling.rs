@@ -112,3 +112,22 @@ fn without_requests_no_time_is_spent() {
         drop(mount);
     }
 }
+
+#[test]
+fn unmounted_in_the_middle_of_it_the_daemon_ends() {
+    if !require_real_root() {
+        return;
+    }
+    for round in 0..12 {
+        let layers = Layers::new(Base::Shm, 1);
+        let mount = Mount::acetate(&layers, "polling=on,max_threads=3");
+        std::thread::scope(|scope| {
+            for client in 0..=(round % 3) {
+                let layers = &layers;
+                scope.spawn(move || ask(layers, &client.to_string(), 400));
+            }
+        });
+        // Waits for its process.
+        mount.unmount();
+    }
+}
