@@ -20,9 +20,10 @@ use super::answers::{
 };
 use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
-use super::counters::{Counters, Op};
+use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
+use super::serving::Serving;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
@@ -85,7 +86,7 @@ impl Adapter {
             overlay,
             shape,
             priming: AtomicBool::new(true),
-            counters: Counters::default(),
+            counters: Counters::start(),
             workers,
             old: OldAttributes::default(),
             ttl,
@@ -118,38 +119,45 @@ impl Adapter {
         ShutdownHandle(self.shared.clone())
     }
 
+    /// Serves a request here, or on a worker where it may take long.
     fn run<T: Send + 'static>(
         &self,
+        serving: Serving,
         long: bool,
         reply: T,
         work: impl FnOnce(&Shared, T) + Send + 'static,
     ) {
         if !long {
-            return work(&self.shared, reply);
+            work(&self.shared, reply);
+            return drop(serving);
         }
         let shared = self.shared.clone();
-        self.shared.workers.run(move || work(&shared, reply));
+        self.shared.workers.run(move || {
+            work(&shared, reply);
+            drop(serving);
+        });
     }
 
     /// The same for what changes the upper: parked while changes are held.
     fn change<T: Send + 'static>(
         &self,
+        serving: Serving,
         long: bool,
         reply: T,
         work: impl FnOnce(&Shared, T) + Send + 'static,
     ) {
-        let mut job = Some((reply, work));
+        let mut job = Some((serving, reply, work));
         let park = || -> Box<dyn FnOnce(_) + Send> {
             let (shared, job) = (self.shared.clone(), job.take());
             Box::new(move |_pass| {
-                if let Some((reply, work)) = job {
+                if let Some((_serving, reply, work)) = job {
                     work(&shared, reply);
                 }
             })
         };
         let pass = self.shared.gate.enter_or(park);
-        if let (Some(pass), Some((reply, work))) = (pass, job) {
-            self.run(long, reply, move |shared, reply| {
+        if let (Some(pass), Some((serving, reply, work))) = (pass, job) {
+            self.run(serving, long, reply, move |shared, reply| {
                 work(shared, reply);
                 drop(pass);
             });
@@ -229,7 +237,7 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let s = &self.shared;
-        s.counters.count(Op::Lookup);
+        let _serving = s.serving(Op::Lookup);
         if s.is_shell(parent) {
             if !matches!(s.shape, RootShape::Child(child) if name == child) {
                 return reply.error(errno(Errno::ENOENT));
@@ -251,7 +259,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.shared.counters.count(Op::Forget);
+        let _serving = self.shared.serving(Op::Forget);
         let gone = self.shared.overlay.forget(ino.0, nlookup);
         if self.shared.forgotten(gone) {
             let shared = self.shared.clone();
@@ -261,7 +269,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let s = &self.shared;
-        s.counters.count(Op::Getattr);
+        let _serving = s.serving(Op::Getattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             let kind = if ino.0 == 1 { Kind::Dir } else { Kind::File };
             return match s.virtual_attr(ino.0, kind) {
@@ -290,7 +298,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.shared.counters.count(Op::Setattr);
+        let serving = self.shared.serving(Op::Setattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -313,14 +321,14 @@ impl Filesystem for Adapter {
         };
         let long = self.shared.overlay.copy_is_long(&node, need);
         let who = caller(req);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             s.reply_attr(s.overlay.setattr(&node, &change, who), reply);
         });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
         let s = &self.shared;
-        s.counters.count(Op::Readlink);
+        let _serving = s.serving(Op::Readlink);
         match s.node(ino).and_then(|n| s.overlay.readlink(&n)) {
             Ok(t) => reply.data(&t),
             Err(e) => reply.error(errno(e)),
@@ -337,7 +345,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Mknod);
+        let serving = self.shared.serving(Op::Mknod);
         let kind = Kind::from_mode(mode);
         let new = New {
             kind,
@@ -347,7 +355,7 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
         });
     }
@@ -361,7 +369,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Mkdir);
+        let serving = self.shared.serving(Op::Mkdir);
         let new = New {
             kind: Kind::Dir,
             mode,
@@ -370,7 +378,7 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
         });
     }
@@ -383,10 +391,10 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Symlink);
+        let serving = self.shared.serving(Op::Symlink);
         let target = bytes(target.as_os_str()).to_vec();
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             let new = New {
                 kind: Kind::Symlink,
                 mode: 0o777,
@@ -408,7 +416,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        self.shared.counters.count(Op::Create);
+        let serving = self.shared.serving(Op::Create);
         let new = New {
             kind: Kind::File,
             mode,
@@ -417,7 +425,7 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             match s.make(who, parent, &name, &new) {
                 Ok(e) => {
                     s.overlay.remember(&e.node);
@@ -431,13 +439,13 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Unlink);
-        self.remove(parent, name, Target::NonDir, reply);
+        let serving = self.shared.serving(Op::Unlink);
+        self.remove(serving, parent, (name, Target::NonDir), reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Rmdir);
-        self.remove(parent, name, Target::Dir, reply);
+        let serving = self.shared.serving(Op::Rmdir);
+        self.remove(serving, parent, (name, Target::Dir), reply);
     }
 
     fn rename(
@@ -450,7 +458,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Rename);
+        let serving = self.shared.serving(Op::Rename);
         let how = match flags {
             f if f.is_empty() => How::Replace,
             RenameFlags::RENAME_NOREPLACE => How::NoReplace,
@@ -470,7 +478,7 @@ impl Filesystem for Adapter {
         let long = self.shared.overlay.rename_is_long(&a, &old)
             || self.shared.overlay.remove_is_long(&b, &new)
             || how == How::Exchange && self.shared.overlay.rename_is_long(&b, &new);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let moved = s.overlay.rename((&a, &old), (&b, &new), how);
             let objects = moved.iter().flatten().map(|n| INodeNo(s.number(n.ino)));
             let whose: Vec<_> = objects.chain([parent, newparent]).collect();
@@ -486,7 +494,7 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        self.shared.counters.count(Op::Link);
+        let serving = self.shared.serving(Op::Link);
         let ends = self
             .shared
             .node(ino)
@@ -497,14 +505,14 @@ impl Filesystem for Adapter {
         };
         let name = bytes(newname).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let attr = s.changed(s.overlay.link(&node, &parent, &name), &[newparent]);
             s.reply_entry(attr.map(|attr| Some(Entry { node, attr })), reply);
         });
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.shared.counters.count(Op::Open);
+        let _serving = self.shared.serving(Op::Open);
         if self.no_open {
             return reply.error(errno(Errno::ENOSYS));
         }
@@ -523,10 +531,13 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Read);
+        let _serving = s.serving(Op::Read);
         let fill = |buf: &mut [u8]| s.overlay.read(&s.node(ino)?, offset, buf);
         with_buffer(size as usize, fill, |r| match r {
-            Ok(data) => reply.data(data),
+            Ok(data) => {
+                s.counters.moved(Moved::Read, data.len());
+                reply.data(data);
+            }
             Err(e) => reply.error(errno(e)),
         });
     }
@@ -544,7 +555,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Write);
+        let serving = s.serving(Op::Write);
         let node = match s.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -555,24 +566,22 @@ impl Filesystem for Adapter {
             true => WriteKind::Cached,
             false => WriteKind::Direct,
         };
-        let mut reply = Some(reply);
         if !s.overlay.copy_is_long(&node, Need::Data) {
+            let mut job = Some((serving, reply));
             // The data is copied only where it has to wait.
             let park = || {
                 let what = (node.clone(), offset, data.to_vec());
-                s.parked_write(ino, what, (kill, kind), reply.take())
+                s.parked_write(ino, what, (kill, kind), job.take())
             };
-            if let (Some(_pass), Some(reply)) = (s.gate.enter_or(park), reply) {
+            if let (Some(_pass), Some((_serving, reply))) = (s.gate.enter_or(park), job) {
                 s.answer_write(ino, (&node, offset, data), (kill, kind), reply);
             }
             return;
         }
         let data = data.to_vec();
         let shared = s.clone();
-        self.change(true, reply, move |_, reply| {
-            if let Some(reply) = reply {
-                shared.answer_write(ino, (&node, offset, &data), (kill, kind), reply);
-            }
+        self.change(serving, true, reply, move |_, reply| {
+            shared.answer_write(ino, (&node, offset, &data), (kill, kind), reply);
         });
     }
 
@@ -584,7 +593,7 @@ impl Filesystem for Adapter {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Flush);
+        let _serving = self.shared.serving(Op::Flush);
         // Nothing is held back here and locks are the kernel's.
         reply.error(errno(Errno::ENOSYS));
     }
@@ -599,13 +608,13 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Release);
+        let _serving = self.shared.serving(Op::Release);
         reply.ok();
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data: bool, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Fsync);
-        self.sync(ino, data, reply);
+        let serving = self.shared.serving(Op::Fsync);
+        self.sync(serving, ino, data, reply);
     }
 
     fn fsyncdir(
@@ -616,12 +625,12 @@ impl Filesystem for Adapter {
         data: bool,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Fsyncdir);
-        self.sync(ino, data, reply);
+        let serving = self.shared.serving(Op::Fsyncdir);
+        self.sync(serving, ino, data, reply);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        self.shared.counters.count(Op::Opendir);
+        let _serving = self.shared.serving(Op::Opendir);
         if self.no_opendir {
             return reply.error(errno(Errno::ENOSYS));
         }
@@ -642,7 +651,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Readdir);
+        let _serving = s.serving(Op::Readdir);
         if s.is_shell(ino) {
             return s.shell_listing(offset, reply);
         }
@@ -661,7 +670,7 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         let s = &self.shared;
-        s.counters.count(Op::Readdirplus);
+        let _serving = s.serving(Op::Readdirplus);
         if s.is_shell(ino) {
             // Nobody lists it but the mount command's own check.
             return reply.error(errno(Errno::ENOSYS));
@@ -680,12 +689,12 @@ impl Filesystem for Adapter {
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Releasedir);
+        let _serving = self.shared.serving(Op::Releasedir);
         reply.ok();
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        self.shared.counters.count(Op::Statfs);
+        let _serving = self.shared.serving(Op::Statfs);
         match self.shared.overlay.statfs() {
             Ok(f) => reply.statfs(
                 f.blocks, f.bfree, f.bavail, f.files, f.ffree, f.bsize, f.namelen, f.frsize,
@@ -704,14 +713,14 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Setxattr);
+        let serving = self.shared.serving(Op::Setxattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let (name, value, who) = (bytes(name).to_vec(), value.to_vec(), caller(req));
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let set = s.overlay.setxattr(&node, &name, &value, flags, who);
             reply_empty(s.changed(set, &[ino]), reply);
         });
@@ -719,7 +728,7 @@ impl Filesystem for Adapter {
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
-        s.counters.count(Op::Getxattr);
+        let _serving = s.serving(Op::Getxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply.error(errno(Errno::ENODATA));
         }
@@ -734,7 +743,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
-        s.counters.count(Op::Listxattr);
+        let _serving = s.serving(Op::Listxattr);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
         }
@@ -750,14 +759,14 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.shared.counters.count(Op::Removexattr);
+        let serving = self.shared.serving(Op::Removexattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let name = bytes(name).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let removed = s.overlay.removexattr(&node, &name);
             reply_empty(s.changed(removed, &[ino]), reply);
         });
@@ -774,7 +783,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        self.shared.counters.count(Op::Ioctl);
+        let serving = self.shared.serving(Op::Ioctl);
         let sets = control::SETFLAGS.contains(&cmd) || cmd == control::FSSETXATTR;
         let node = self.shared.node(ino);
         let long = sets && node.is_ok_and(|n| self.shared.overlay.copy_is_long(&n, Need::Data));
@@ -789,14 +798,14 @@ impl Filesystem for Adapter {
         if self.shared.is_about_holds(ino, cmd) {
             // Only the hold itself waits, for changes that had begun.
             let waits = cmd == control::HOLD;
-            return self.run(waits, reply, move |s, reply| {
+            return self.run(serving, waits, reply, move |s, reply| {
                 finish(s.about_holds(who, cmd, &data), reply);
             });
         }
         let answer = move |s: &Shared, reply| finish(s.ioctl(who, ino, cmd, &data), reply);
         match sets {
-            true => self.change(long, reply, answer),
-            false => self.run(false, reply, answer),
+            true => self.change(serving, long, reply, answer),
+            false => self.run(serving, false, reply, answer),
         }
     }
 
@@ -810,14 +819,14 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        self.shared.counters.count(Op::Fallocate);
+        let serving = self.shared.serving(Op::Fallocate);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
         let (who, range) = (caller(req), (offset, length));
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let done = s.overlay.fallocate(&node, mode as u32, range, who);
             reply_empty(s.changed(done, &[ino]), reply);
         });
@@ -832,7 +841,7 @@ impl Filesystem for Adapter {
         whence: i32,
         reply: ReplyLseek,
     ) {
-        self.shared.counters.count(Op::Lseek);
+        let _serving = self.shared.serving(Op::Lseek);
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -859,7 +868,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        self.shared.counters.count(Op::CopyFileRange);
+        let serving = self.shared.serving(Op::CopyFileRange);
         if !features::allowed(Feature::FuseCopyRange) {
             // The kernel copies through its page cache from then on.
             return reply.error(errno(Errno::ENOSYS));
@@ -874,30 +883,38 @@ impl Filesystem for Adapter {
         };
         let long = len >= LONG_RANGE || self.shared.overlay.copy_is_long(&dst, Need::Data);
         let who = caller(req);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let n = s
                 .overlay
                 .copy_range((&src, offset_in), (&dst, offset_out), len, who);
-            reply_written(n.map(|n| usize::try_from(n).unwrap_or(0)), reply);
+            let n = n.map(|n| usize::try_from(n).unwrap_or(0));
+            s.counters.moved(Moved::Copied, n.unwrap_or(0));
+            reply_written(n, reply);
         });
     }
 }
 
 impl Adapter {
-    fn remove(&self, ino: INodeNo, name: &OsStr, what: Target, reply: ReplyEmpty) {
+    fn remove(
+        &self,
+        serving: Serving,
+        ino: INodeNo,
+        (name, what): (&OsStr, Target),
+        reply: ReplyEmpty,
+    ) {
         let parent = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let name = bytes(name).to_vec();
         let long = what == Target::NonDir && self.shared.overlay.remove_is_long(&parent, &name);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let removed = s.overlay.remove(&parent, &name, what);
             reply_empty(s.changed(removed, &[ino]), reply);
         });
     }
 
-    fn sync(&self, ino: INodeNo, data_only: bool, reply: ReplyEmpty) {
+    fn sync(&self, serving: Serving, ino: INodeNo, data_only: bool, reply: ReplyEmpty) {
         if self.shared.is_shell(ino) {
             return reply.ok();
         }
@@ -906,7 +923,7 @@ impl Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let long = self.shared.overlay.sync_is_long(&node);
-        self.run(long, reply, move |s, reply| {
+        self.run(serving, long, reply, move |s, reply| {
             reply_empty(s.overlay.fsync(&node, data_only), reply);
         });
     }

@@ -58,6 +58,7 @@ errnos!(
     EAGAIN,
     EBADF,
     EBUSY,
+    ECONNABORTED,
     EDQUOT,
     EEXIST,
     EFBIG,

@@ -7,8 +7,9 @@
 #![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
+mod syscalls;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
