@@ -87,8 +87,11 @@ fn counts_are_what_was_done() {
     assert!(more("/listing_hits") >= 1);
     // Five made, one read and copied up.
     assert!(more("/descriptor_misses") >= 6, "{after:#}");
-    assert!(more("/open_descriptors") >= 5, "{after:#}");
-    assert!(more("/known_inodes") >= 6, "{after:#}");
+    assert!(more("/descriptor_hits") >= 1, "{after:#}");
+    assert!(more("/open_descriptors") >= 4, "{after:#}");
+    // The root, two and a large one below it, a directory, the moved one, three more; the removed one goes when it goes.
+    let known = number(&after, "/known_inodes");
+    assert!((9..=10).contains(&known), "{after:#}");
     assert!(number(&after, "/descriptor_budget") > 16);
     assert_eq!(number(&after, "/parked_changes"), 0);
     let served_by = i32::try_from(number(&after, "/pid")).unwrap();
