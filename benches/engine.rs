@@ -9,11 +9,14 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use tempfile::TempDir;
 
+use acetate::fuse::counters::{Counters, Op};
+use acetate::fuse::serving::Serving;
 use acetate::idmap::{IdExtent, IdMap};
 use acetate::overlay::Overlay;
 use acetate::overlay::inode::node::Node;
@@ -204,5 +207,29 @@ fn id_mapping(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, merge, copy_up, id_mapping);
+/// What the figures of `acetate stats` cost each request, alone and beside another thread that counts the same.
+fn counting(c: &mut Criterion) {
+    let counters = Counters::start();
+    let mut group = c.benchmark_group("counting a request");
+    let alone = |b: &mut criterion::Bencher<'_>| {
+        b.iter(|| drop(Serving::begin(counters, None, black_box(Op::Lookup))));
+    };
+    group.bench_function("one thread", alone);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop(Serving::begin(counters, None, black_box(Op::Lookup)));
+            }
+        });
+        group.bench_function("beside a second thread", alone);
+        over.store(true, Ordering::Relaxed);
+    });
+    group.bench_function("two readings of the clock, nothing counted", |b| {
+        b.iter(|| black_box(Instant::now()).elapsed());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, lookup, merge, copy_up, id_mapping, counting);
 criterion_main!(benches);

@@ -16,6 +16,7 @@ pub mod mount;
 pub mod own_files;
 pub mod resolve;
 pub mod stack;
+pub mod stats;
 pub mod store_root;
 pub mod unmount;
 pub mod upkeep;

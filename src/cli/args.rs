@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
@@ -57,6 +58,9 @@ pub enum Command {
     /// Unmount, with everything written to disk
     #[command(visible_alias = "umount")]
     Unmount(UnmountArgs),
+    /// Say what a mount has served, how fast, and how its caches do
+    #[command(after_help = help::STATS)]
+    Stats(StatsArgs),
     /// Make a store
     Init(InitArgs),
     /// Layers: immutable trees, each a set of changes to those below it
@@ -146,6 +150,39 @@ pub enum Format {
     Table,
     /// For programs: names and fields stay as they are
     Json,
+    /// For Prometheus and its like; `acetate stats` alone
+    Openmetrics,
+}
+
+/// `acetate stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// The mount point, or any path below it
+    #[arg(value_name = "MOUNTPOINT", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// Again every so many seconds (1, if no number stands here), what happened since
+    #[arg(
+        short = 'w',
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "1",
+        value_parser = seconds
+    )]
+    pub watch: Option<Duration>,
+}
+
+/// A time to wait between two looks.
+fn seconds(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(10);
+    let time = text.parse().ok().map(Duration::try_from_secs_f64);
+    match time {
+        Some(Ok(time)) if time >= LEAST => Ok(time),
+        _ => Err(
+            "a number of seconds stands here, 0.01 or more; the mount point comes before it"
+                .to_owned(),
+        ),
+    }
 }
 
 /// `acetate unmount`.

@@ -286,6 +286,18 @@ Example:
   acetate ws unmount job
   acetate ws rm job";
 
+/// Under `acetate stats --help`.
+pub const STATS: &str = "\
+Counted since the mount was made. P50 and P99 are the times that half, and 99 of
+100 requests, did not exceed (at most a quarter too high); the time of a request is
+that in the serving process, its answer included. Only root and the user whose
+process serves the mount may ask.
+
+Examples:
+  acetate stats merged
+  acetate stats merged --watch
+  acetate stats merged --format openmetrics >/var/lib/node_exporter/merged.prom";
+
 /// Under `acetate doctor --help`.
 pub const DOCTOR: &str = "\
 Marks: ✓ as it should be, ! works with less, ✗ missing, - does not matter here.

@@ -8,10 +8,12 @@ pub mod args;
 pub mod cmd;
 pub mod compat;
 pub mod failure;
+pub mod figures;
 pub mod help;
 pub mod json;
 pub mod log;
 pub mod man;
+pub mod openmetrics;
 pub mod options;
 pub mod output;
 pub mod progress;
@@ -25,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Acetate, Command, Global};
+use args::{Acetate, Command, Format, Global};
 use compat::{Call, Dialect};
 use failure::Codes;
 use output::Output;
@@ -78,6 +80,14 @@ fn own_main(words: &[OsString]) -> ExitCode {
 
 fn run(global: &Global, command: Command) -> ExitCode {
     let output = Output::new(global);
+    if global.format == Format::Openmetrics && !matches!(command, Command::Stats(_)) {
+        failure::print(
+            "acetate",
+            "--format openmetrics is for `acetate stats` alone",
+            "--format json is for programs",
+        );
+        return ExitCode::from(Codes::Own.usage());
+    }
     // A mount starts its own log, to where its process may write.
     if global.verbose && !matches!(command, Command::Mount(_) | Command::FuseOverlayfs { .. }) {
         log::start(log::Verbosity::Debug);
@@ -85,6 +95,7 @@ fn run(global: &Global, command: Command) -> ExitCode {
     match command {
         Command::Mount(args) => cmd::mount::run(args),
         Command::Unmount(args) => cmd::unmount::run(&args),
+        Command::Stats(args) => cmd::stats::run(global, output, &args),
         Command::Init(args) => cmd::init::run(global, output, &args),
         Command::Layer(what) => cmd::layer::run(global, output, what),
         Command::Ws(what) => cmd::ws::run(global, output, what),

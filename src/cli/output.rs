@@ -48,8 +48,8 @@ impl<'a> Output<'a> {
     pub fn report(self, report: &Report) {
         match (self.global.format, self.global.quiet) {
             (Format::Json, _) => self.json(&report.json),
-            (Format::Table, true) => lines(report.names.iter().map(String::as_str)),
-            (Format::Table, false) => lines(
+            (_, true) => lines(report.names.iter().map(String::as_str)),
+            (_, false) => lines(
                 aligned(&report.head, &report.rows)
                     .iter()
                     .map(String::as_str),
@@ -59,18 +59,14 @@ impl<'a> Output<'a> {
 
     /// Prints a value for programs; an object gets the version of its form.
     pub fn json(self, value: &Value) {
-        let mut value = value.clone();
-        if let Value::Object(fields) = &mut value {
-            fields.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
-        }
-        lines(std::iter::once(format!("{value:#}").as_str()));
+        lines(std::iter::once(format!("{:#}", versioned(value)).as_str()));
     }
 
     /// Says that something was made: its name, or its record.
     pub fn made(self, name: &str, record: &Value) {
         match self.global.format {
             Format::Json => self.json(record),
-            Format::Table => lines(std::iter::once(name)),
+            Format::Table | Format::Openmetrics => lines(std::iter::once(name)),
         }
     }
 
@@ -79,7 +75,9 @@ impl<'a> Output<'a> {
         use std::os::unix::ffi::OsStrExt;
         match self.global.format {
             Format::Json => self.json(&json!({ "path": path.to_string_lossy() })),
-            Format::Table => raw(&[path.as_os_str().as_bytes(), b"\n"].concat()),
+            Format::Table | Format::Openmetrics => {
+                raw(&[path.as_os_str().as_bytes(), b"\n"].concat())
+            }
         }
     }
 
@@ -98,7 +96,9 @@ impl<'a> Output<'a> {
     /// Prints why something failed; the exit code.
     pub fn failed(self, failure: &Failure) -> ExitCode {
         match self.global.format {
-            Format::Table => failure::print("acetate", &failure.what, &failure.hint),
+            Format::Table | Format::Openmetrics => {
+                failure::print("acetate", &failure.what, &failure.hint);
+            }
             Format::Json => {
                 let error = json!({"error": {
                     "code": code_word(failure.kind),
@@ -120,6 +120,15 @@ impl<'a> Output<'a> {
     }
 }
 
+/// A value for programs, with the version of its form where it is an object.
+pub fn versioned(value: &Value) -> Value {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
+    }
+    value
+}
+
 fn code_word(kind: FailureKind) -> &'static str {
     match kind {
         FailureKind::General => "failed",
@@ -133,7 +142,7 @@ fn code_word(kind: FailureKind) -> &'static str {
 }
 
 /// Columns side by side, each as wide as its widest field, the last one as it is.
-fn aligned(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+pub fn aligned(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let titles: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&titles)
         .filter(|t| !t.is_empty())
@@ -170,8 +179,17 @@ fn lines<'a>(lines: impl Iterator<Item = &'a str>) {
 
 /// A reader that has gone away is no failure.
 fn raw(bytes: &[u8]) {
+    drop(write(bytes));
+}
+
+/// Prints bytes as they are.
+///
+/// # Errors
+/// What stdout answers: mostly that its reader has gone away.
+pub fn write(bytes: &[u8]) -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    drop(out.write_all(bytes).and_then(|()| out.flush()));
+    out.write_all(bytes)?;
+    out.flush()
 }
 
 /// A number of bytes for people.

@@ -20,10 +20,11 @@ use super::answers::{
 };
 use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
-use super::counters::{Counters, Op};
+use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::polling::Polling;
+use super::serving::Serving;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
@@ -61,7 +62,8 @@ impl ConnectHandle {
     pub fn connect(&self, notifier: fuser::Notifier, polling: Polling) {
         self.0.old.connect(notifier);
         // A second connection cannot be: an adapter serves one mount.
-        self.0.polling.get_or_init(|| polling);
+        // It goes with requests from thread to thread, as the counters do.
+        self.0.polling.get_or_init(|| Box::leak(Box::new(polling)));
     }
 }
 
@@ -88,7 +90,7 @@ impl Adapter {
             overlay,
             shape,
             priming: AtomicBool::new(true),
-            counters: Counters::default(),
+            counters: Counters::start(),
             ahead: OnceLock::new(),
             polling: OnceLock::new(),
             workers,
@@ -123,38 +125,45 @@ impl Adapter {
         ShutdownHandle(self.shared.clone())
     }
 
+    /// Serves a request here, or on a worker where it may take long.
     fn run<T: Send + 'static>(
         &self,
+        serving: Serving,
         long: bool,
         reply: T,
         work: impl FnOnce(&Shared, T) + Send + 'static,
     ) {
         if !long {
-            return work(&self.shared, reply);
+            work(&self.shared, reply);
+            return drop(serving);
         }
         let shared = self.shared.clone();
-        self.shared.workers.run(move || work(&shared, reply));
+        self.shared.workers.run(move || {
+            work(&shared, reply);
+            drop(serving);
+        });
     }
 
     /// The same for what changes the upper: parked while changes are held.
     fn change<T: Send + 'static>(
         &self,
+        serving: Serving,
         long: bool,
         reply: T,
         work: impl FnOnce(&Shared, T) + Send + 'static,
     ) {
-        let mut job = Some((reply, work));
+        let mut job = Some((serving, reply, work));
         let park = || -> Box<dyn FnOnce(_) + Send> {
             let (shared, job) = (self.shared.clone(), job.take());
             Box::new(move |_pass| {
-                if let Some((reply, work)) = job {
+                if let Some((_serving, reply, work)) = job {
                     work(&shared, reply);
                 }
             })
         };
         let pass = self.shared.gate.enter_or(park);
-        if let (Some(pass), Some((reply, work))) = (pass, job) {
-            self.run(long, reply, move |shared, reply| {
+        if let (Some(pass), Some((serving, reply, work))) = (pass, job) {
+            self.run(serving, long, reply, move |shared, reply| {
                 work(shared, reply);
                 drop(pass);
             });
@@ -295,7 +304,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let _serving = self.shared.serving(Op::Setattr);
+        let serving = self.shared.serving(Op::Setattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -318,7 +327,7 @@ impl Filesystem for Adapter {
         };
         let long = self.shared.overlay.copy_is_long(&node, need);
         let who = caller(req);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             s.reply_attr(s.overlay.setattr(&node, &change, who), reply);
         });
     }
@@ -342,7 +351,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let _serving = self.shared.serving(Op::Mknod);
+        let serving = self.shared.serving(Op::Mknod);
         let kind = Kind::from_mode(mode);
         let new = New {
             kind,
@@ -352,7 +361,7 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
         });
     }
@@ -366,7 +375,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let _serving = self.shared.serving(Op::Mkdir);
+        let serving = self.shared.serving(Op::Mkdir);
         let new = New {
             kind: Kind::Dir,
             mode,
@@ -375,7 +384,7 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             s.reply_entry(s.make(who, parent, &name, &new).map(Some), reply);
         });
     }
@@ -388,10 +397,10 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let _serving = self.shared.serving(Op::Symlink);
+        let serving = self.shared.serving(Op::Symlink);
         let target = bytes(target.as_os_str()).to_vec();
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             let new = New {
                 kind: Kind::Symlink,
                 mode: 0o777,
@@ -413,7 +422,7 @@ impl Filesystem for Adapter {
         _flags: i32,
         reply: ReplyCreate,
     ) {
-        let _serving = self.shared.serving(Op::Create);
+        let serving = self.shared.serving(Op::Create);
         let new = New {
             kind: Kind::File,
             mode,
@@ -422,7 +431,7 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
-        self.change(false, reply, move |s, reply| {
+        self.change(serving, false, reply, move |s, reply| {
             match s.make(who, parent, &name, &new) {
                 Ok(e) => {
                     s.overlay.remember(&e.node);
@@ -436,13 +445,13 @@ impl Filesystem for Adapter {
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.shared.serving(Op::Unlink);
-        self.remove(parent, name, Target::NonDir, reply);
+        let serving = self.shared.serving(Op::Unlink);
+        self.remove(serving, parent, (name, Target::NonDir), reply);
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.shared.serving(Op::Rmdir);
-        self.remove(parent, name, Target::Dir, reply);
+        let serving = self.shared.serving(Op::Rmdir);
+        self.remove(serving, parent, (name, Target::Dir), reply);
     }
 
     fn rename(
@@ -455,7 +464,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Rename);
+        let serving = self.shared.serving(Op::Rename);
         let how = match flags {
             f if f.is_empty() => How::Replace,
             RenameFlags::RENAME_NOREPLACE => How::NoReplace,
@@ -475,7 +484,7 @@ impl Filesystem for Adapter {
         let long = self.shared.overlay.rename_is_long(&a, &old)
             || self.shared.overlay.remove_is_long(&b, &new)
             || how == How::Exchange && self.shared.overlay.rename_is_long(&b, &new);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let moved = s.overlay.rename((&a, &old), (&b, &new), how);
             let objects = moved.iter().flatten().map(|n| INodeNo(s.number(n.ino)));
             let other = (newparent != parent).then_some(newparent);
@@ -492,7 +501,7 @@ impl Filesystem for Adapter {
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let _serving = self.shared.serving(Op::Link);
+        let serving = self.shared.serving(Op::Link);
         let ends = self
             .shared
             .node(ino)
@@ -503,7 +512,7 @@ impl Filesystem for Adapter {
         };
         let name = bytes(newname).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let attr = s.changed(s.overlay.link(&node, &parent, &name), &[newparent]);
             s.reply_entry(attr.map(|attr| Some(Entry { node, attr })), reply);
         });
@@ -536,7 +545,10 @@ impl Filesystem for Adapter {
         };
         let fill = |buf: &mut [u8]| s.overlay.read(&node, offset, buf);
         with_buffer(size as usize, fill, |r| match r {
-            Ok(data) => reply.data(data),
+            Ok(data) => {
+                s.counters.moved(Moved::Read, data.len());
+                reply.data(data);
+            }
             Err(e) => reply.error(errno(e)),
         });
         if offset == 0 {
@@ -557,7 +569,7 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Write);
+        let serving = s.serving(Op::Write);
         let node = match s.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -568,24 +580,23 @@ impl Filesystem for Adapter {
             true => WriteKind::Cached,
             false => WriteKind::Direct,
         };
-        let mut reply = Some(reply);
         if !s.overlay.copy_is_long(&node, Need::Data) {
+            let mut job = Some((serving, reply));
             // The data is copied only where it has to wait.
             let park = || {
                 let what = (node.clone(), offset, data.to_vec());
-                s.parked_write(ino, what, (kill, kind), reply.take())
+                s.parked_write(ino, what, (kill, kind), job.take())
             };
-            if let (Some(_pass), Some(reply)) = (s.gate.enter_or(park), reply) {
+            if let (Some(pass), Some((_serving, reply))) = (s.gate.enter_or(park), job) {
                 s.answer_write(ino, (&node, offset, data), (kill, kind), reply);
+                drop(pass);
             }
             return;
         }
         let data = data.to_vec();
         let shared = s.clone();
-        self.change(true, reply, move |_, reply| {
-            if let Some(reply) = reply {
-                shared.answer_write(ino, (&node, offset, &data), (kill, kind), reply);
-            }
+        self.change(serving, true, reply, move |_, reply| {
+            shared.answer_write(ino, (&node, offset, &data), (kill, kind), reply);
         });
     }
 
@@ -617,8 +628,8 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data: bool, reply: ReplyEmpty) {
-        let _serving = self.shared.serving(Op::Fsync);
-        self.sync(ino, data, reply);
+        let serving = self.shared.serving(Op::Fsync);
+        self.sync(serving, ino, data, reply);
     }
 
     fn fsyncdir(
@@ -629,8 +640,8 @@ impl Filesystem for Adapter {
         data: bool,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Fsyncdir);
-        self.sync(ino, data, reply);
+        let serving = self.shared.serving(Op::Fsyncdir);
+        self.sync(serving, ino, data, reply);
     }
 
     fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
@@ -717,14 +728,14 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Setxattr);
+        let serving = self.shared.serving(Op::Setxattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let (name, value, who) = (bytes(name).to_vec(), value.to_vec(), caller(req));
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let set = s.overlay.setxattr(&node, &name, &value, flags, who);
             reply_empty(s.changed(set, &[ino]), reply);
         });
@@ -763,14 +774,14 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let _serving = self.shared.serving(Op::Removexattr);
+        let serving = self.shared.serving(Op::Removexattr);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let name = bytes(name).to_vec();
         let long = self.shared.overlay.copy_is_long(&node, Need::Meta);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let removed = s.overlay.removexattr(&node, &name);
             reply_empty(s.changed(removed, &[ino]), reply);
         });
@@ -787,7 +798,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let _serving = self.shared.serving(Op::Ioctl);
+        let serving = self.shared.serving(Op::Ioctl);
         let sets = control::SETFLAGS.contains(&cmd) || cmd == control::FSSETXATTR;
         let node = self.shared.node(ino);
         let long = sets && node.is_ok_and(|n| self.shared.overlay.copy_is_long(&n, Need::Data));
@@ -802,14 +813,14 @@ impl Filesystem for Adapter {
         if self.shared.is_about_holds(ino, cmd) {
             // Only the hold itself waits, for changes that had begun.
             let waits = cmd == control::HOLD;
-            return self.run(waits, reply, move |s, reply| {
+            return self.run(serving, waits, reply, move |s, reply| {
                 finish(s.about_holds(who, cmd, &data), reply);
             });
         }
         let answer = move |s: &Shared, reply| finish(s.ioctl(who, ino, cmd, &data), reply);
         match sets {
-            true => self.change(long, reply, answer),
-            false => self.run(false, reply, answer),
+            true => self.change(serving, long, reply, answer),
+            false => self.run(serving, false, reply, answer),
         }
     }
 
@@ -823,14 +834,14 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Fallocate);
+        let serving = self.shared.serving(Op::Fallocate);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
         let (who, range) = (caller(req), (offset, length));
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let done = s.overlay.fallocate(&node, mode as u32, range, who);
             reply_empty(s.changed(done, &[ino]), reply);
         });
@@ -872,7 +883,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let _serving = self.shared.serving(Op::CopyFileRange);
+        let serving = self.shared.serving(Op::CopyFileRange);
         if !features::allowed(Feature::FuseCopyRange) {
             // The kernel copies through its page cache from then on.
             return reply.error(errno(Errno::ENOSYS));
@@ -887,30 +898,38 @@ impl Filesystem for Adapter {
         };
         let long = len >= LONG_RANGE || self.shared.overlay.copy_is_long(&dst, Need::Data);
         let who = caller(req);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let n = s
                 .overlay
                 .copy_range((&src, offset_in), (&dst, offset_out), len, who);
-            reply_written(n.map(|n| usize::try_from(n).unwrap_or(0)), reply);
+            let n = n.map(|n| usize::try_from(n).unwrap_or(0));
+            s.counters.moved(Moved::Copied, n.unwrap_or(0));
+            reply_written(n, reply);
         });
     }
 }
 
 impl Adapter {
-    fn remove(&self, ino: INodeNo, name: &OsStr, what: Target, reply: ReplyEmpty) {
+    fn remove(
+        &self,
+        serving: Serving,
+        ino: INodeNo,
+        (name, what): (&OsStr, Target),
+        reply: ReplyEmpty,
+    ) {
         let parent = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
         };
         let name = bytes(name).to_vec();
         let long = what == Target::NonDir && self.shared.overlay.remove_is_long(&parent, &name);
-        self.change(long, reply, move |s, reply| {
+        self.change(serving, long, reply, move |s, reply| {
             let removed = s.overlay.remove(&parent, &name, what);
             reply_empty(s.changed(removed, &[ino]), reply);
         });
     }
 
-    fn sync(&self, ino: INodeNo, data_only: bool, reply: ReplyEmpty) {
+    fn sync(&self, serving: Serving, ino: INodeNo, data_only: bool, reply: ReplyEmpty) {
         if self.shared.is_shell(ino) {
             return reply.ok();
         }
@@ -919,7 +938,7 @@ impl Adapter {
             Err(e) => return reply.error(errno(e)),
         };
         let long = self.shared.overlay.sync_is_long(&node);
-        self.run(long, reply, move |s, reply| {
+        self.run(serving, long, reply, move |s, reply| {
             reply_empty(s.overlay.fsync(&node, data_only), reply);
         });
     }

@@ -13,10 +13,11 @@ use fuser::{
 use super::ahead::Ahead;
 use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
-use super::counters::Counters;
+use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::polling::Polling;
+use super::serving::Serving;
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
@@ -57,11 +58,11 @@ pub(super) struct Shared {
     pub(super) absence: Absence,
     pub(super) shape: RootShape,
     pub(super) priming: AtomicBool,
-    pub(super) counters: Counters,
+    pub(super) counters: &'static Counters,
     /// Once something was read.
     pub(super) ahead: OnceLock<Option<Ahead>>,
     /// Once there is a connection.
-    pub(super) polling: OnceLock<Polling>,
+    pub(super) polling: OnceLock<&'static Polling>,
     pub(super) workers: Workers,
     pub(super) old: OldAttributes,
     /// What every change passes.
@@ -72,6 +73,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// A request has come; to be held until it is answered.
+    pub(super) fn serving(&self, op: Op) -> Serving {
+        Serving::begin(self.counters, self.polling.get().copied(), op)
+    }
+
     pub(super) fn node(&self, ino: INodeNo) -> Result<Arc<Node>> {
         if ino.0 == 1 && self.shape == RootShape::Direct {
             return Ok(self.overlay.root().clone());
@@ -303,6 +309,11 @@ impl Shared {
             text.resize(control::STATS_LEN, 0);
             return Ok(text);
         }
+        // Of any directory: who sees but a part of the mount may ask as well.
+        if cmd == control::FIGURES && node.is_dir() {
+            check_master(req)?;
+            return self.figures().part(data);
+        }
         if control::GETFLAGS.contains(&cmd) {
             return Ok(self.overlay.inode_flags(&node)?.to_ne_bytes().to_vec());
         }
@@ -355,11 +366,11 @@ impl Shared {
         ino: INodeNo,
         (node, offset, data): (Arc<Node>, u64, Vec<u8>),
         how: (Option<Caller>, WriteKind),
-        reply: Option<ReplyWrite>,
+        job: Option<(Serving, ReplyWrite)>,
     ) -> Box<dyn FnOnce(super::gate::Pass) + Send> {
         let shared = self.clone();
         Box::new(move |_pass| {
-            if let Some(reply) = reply {
+            if let Some((_serving, reply)) = job {
                 shared.answer_write(ino, (&node, offset, &data), how, reply);
             }
         })
@@ -374,7 +385,9 @@ impl Shared {
         (kill, kind): (Option<Caller>, WriteKind),
         reply: ReplyWrite,
     ) {
-        reply_written(self.overlay.write(node, offset, data, kill, kind), reply);
+        let written = self.overlay.write(node, offset, data, kill, kind);
+        self.counters.moved(Moved::Written, written.unwrap_or(0));
+        reply_written(written, reply);
         // Where the kernel keeps the times itself it believes nobody else's.
         if kind == WriteKind::Cached && !self.overlay.writeback() {
             let shared = self.clone();

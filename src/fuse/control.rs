@@ -1,7 +1,8 @@
 //! Private ioctls on the mount's root directory.
 //!
 //! A mount is spoken to through itself: that works from any namespace and needs
-//! no socket. Only root and the user whose process serves the mount may. Version 2:
+//! no socket. Only root and the user whose process serves the mount may; an older
+//! one answers ENOTTY. Version 3:
 //!
 //! | number | since | meaning |
 //! |---|---|---|
@@ -9,6 +10,7 @@
 //! | `_IOWR('A', 2, [u8; 16])` | 2 | hold changes: version (u32, 1), lease in ms (u32), 8 bytes of zeros; answers with the same and the token in the last 8 |
 //! | `_IOW('A', 3, [u8; 16])` | 2 | renew a hold: version, lease, token (u64) |
 //! | `_IOW('A', 4, [u8; 16])` | 2 | release a hold: version, 0, token; ESTALE where it had ended before |
+//! | `_IOWR('A', 5, [u8; 8192])` | 3 | figures, of any directory of the mount: version (u32, 1), number of the first line (u32), zeros; answers with lines of text, NUL padded: [`super::figures`] |
 //!
 //! Numbers are in the machine's byte order. What a hold is: [`super::gate`].
 
@@ -25,6 +27,11 @@ pub const HOLD: u32 = (3 << 30) | ((LEASE_LEN as u32) << 16) | (0x41 << 8) | 2;
 pub const RENEW: u32 = (1 << 30) | ((LEASE_LEN as u32) << 16) | (0x41 << 8) | 3;
 /// `_IOW('A', 4, [u8; 16])`.
 pub const RELEASE: u32 = (1 << 30) | ((LEASE_LEN as u32) << 16) | (0x41 << 8) | 4;
+
+/// Size of a part of [`super::figures`].
+pub const FIGURES_LEN: usize = 8192;
+/// `_IOWR('A', 5, [u8; 8192])`.
+pub const FIGURES: u32 = (3 << 30) | ((FIGURES_LEN as u32) << 16) | (0x41 << 8) | 5;
 
 /// Form of [`Lease`].
 const VERSION: u32 = 1;

@@ -83,6 +83,11 @@ impl Gate {
         Some(Pass(self.shared.clone()))
     }
 
+    /// How many changes wait.
+    pub fn parked(&self) -> usize {
+        self.shared.0.lock().parked.len()
+    }
+
     /// Closes the gate and waits until the changes that had begun are made. The
     /// token is for [`Gate::renew`] and [`Gate::release`].
     ///

@@ -1,26 +1,49 @@
-//! What happens around every request.
+//! One request while it is served: from its method's first line until it was answered.
+//!
+//! A request that is parked or goes to a worker takes this along, so that its time
+//! ends with the answer and not with the method.
 
-use super::answers::Shared;
-use super::counters::Op;
+use std::time::Instant;
 
-/// A request that is served, from its beginning to its end.
-pub(super) struct Serving<'a>(&'a Shared);
+use super::counters::{Counters, Op};
+use super::polling::Polling;
 
-impl Drop for Serving<'_> {
-    fn drop(&mut self) {
-        if let Some(polling) = self.0.polling.get() {
-            polling.end();
+/// Begins a measurement; dropped, it ends it.
+#[derive(Debug)]
+#[must_use = "dropped at once, it measures nothing"]
+pub struct Serving {
+    counters: &'static Counters,
+    polling: Option<&'static Polling>,
+    op: Op,
+    begun: Instant,
+}
+
+impl Serving {
+    /// A request of this kind has come.
+    pub fn begin(
+        counters: &'static Counters,
+        polling: Option<&'static Polling>,
+        op: Op,
+    ) -> Serving {
+        counters.came(op);
+        if let Some(polling) = polling {
+            polling.begin();
+        }
+        Serving {
+            counters,
+            polling,
+            op,
+            begun: Instant::now(),
         }
     }
 }
 
-impl Shared {
-    /// Begins with a request.
-    pub(super) fn serving(&self, op: Op) -> Serving<'_> {
-        self.counters.count(op);
-        if let Some(polling) = self.polling.get() {
-            polling.begin();
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.counters.answered(self.op, self.begun.elapsed());
+        // Where it was answered on an event loop that has nothing else to do.
+        if let Some(polling) = self.polling {
+            polling.end();
         }
-        Serving(self)
     }
 }

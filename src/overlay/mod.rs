@@ -30,6 +30,7 @@
 
 pub mod absence;
 pub mod decide;
+pub mod figures;
 pub mod inode;
 pub mod listing;
 pub mod lock;
@@ -39,6 +40,7 @@ pub mod options;
 pub mod orphan;
 pub mod setup;
 pub mod stack;
+pub mod tally;
 pub mod upper;
 
 use std::os::fd::OwnedFd;
@@ -101,6 +103,7 @@ pub struct Overlay {
     rename: RwLock<()>,
     orphans: Orphans,
     listings: Listings,
+    counts: figures::Counts,
     root: Arc<Node>,
 }
 
@@ -157,11 +160,6 @@ impl Overlay {
     /// Whether the kernel is to collect writes.
     pub fn writeback(&self) -> bool {
         self.settings.writeback && self.writable()
-    }
-
-    /// How many nodes and descriptors are held.
-    pub fn usage(&self) -> (usize, usize) {
-        (self.table.len(), self.fds.len())
     }
 
     /// The kernel has been told of a node once more.

@@ -75,6 +75,7 @@ impl Overlay {
             orphans: Orphans::new(options.fd_cache.unwrap_or(budget / 4)),
             listings: Listings::new(options.dir_cache.unwrap_or(DIR_CACHE)),
             rename: RwLock::new(()),
+            counts: Default::default(),
             stack,
             settings,
             table,

@@ -60,19 +60,25 @@ impl Orphans {
         }
     }
 
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whether one more may be kept by a descriptor.
     pub fn has_room(&self) -> bool {
-        self.count.load(Ordering::Acquire) < self.descriptors
+        self.len() < self.descriptors
     }
 
     fn note(&self, node: &Node, kept: Kept) {
         if self.kept.insert(node.ino, (owner(node), kept)).is_none() {
             self.count.fetch_add(1, Ordering::AcqRel);
         }
-    }
-
-    fn none(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
     }
 
     /// Keeps one by a descriptor.
@@ -93,7 +99,7 @@ impl Orphans {
 
     /// Where one stands, or may stand by now; `None` for a lower object, which stays where it is.
     pub fn spot(&self, upper: Option<&Upper>, ino: u64) -> Option<Spot> {
-        if self.none() {
+        if self.is_empty() {
             return None;
         }
         match &self.kept.get(&ino)?.1 {
@@ -107,17 +113,17 @@ impl Orphans {
     /// Whether one's remaining name in the work directory counts as a link.
     pub fn is_aside(&self, ino: u64) -> bool {
         let aside = |ino| Some(matches!(self.kept.get(ino)?.1, Kept::Aside(_)));
-        !self.none() && aside(&ino).unwrap_or(false)
+        !self.is_empty() && aside(&ino).unwrap_or(false)
     }
 
     /// Whether one is kept, so that its inode number cannot come back.
     pub fn holds(&self, ino: u64) -> bool {
-        !self.none() && self.kept.contains_key(&ino)
+        !self.is_empty() && self.kept.contains_key(&ino)
     }
 
     /// Lets one go; with the descriptor its data may go, which takes time.
     pub fn remove(&self, upper: Option<&Upper>, node: &Node) -> Option<Arc<OwnedFd>> {
-        if self.none() {
+        if self.is_empty() {
             return None;
         }
         let own = |_: &u64, of: &(Owner, Kept)| of.0 == owner(node);

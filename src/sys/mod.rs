@@ -59,6 +59,7 @@ errnos!(
     EAGAIN,
     EBADF,
     EBUSY,
+    ECONNABORTED,
     EDQUOT,
     EEXIST,
     EFBIG,

@@ -236,3 +236,8 @@ pub fn expect_object(s: &Stat, dev: u64, ino: u64) -> Result<()> {
         Err(Errno::ESTALE)
     }
 }
+
+/// `st_dev` as mountinfo writes it: major and minor number.
+pub fn device_numbers(device: u64) -> (u32, u32) {
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}

@@ -15,5 +15,6 @@ mod given;
 mod killed;
 mod places;
 mod remount;
+mod stats;
 mod users;
 mod world;

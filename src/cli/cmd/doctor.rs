@@ -19,7 +19,7 @@ pub fn run(args: &DoctorArgs, format: Format) -> ExitCode {
         }
     };
     match format {
-        Format::Table => say(&table(&diagnosis)),
+        Format::Table | Format::Openmetrics => say(&table(&diagnosis)),
         Format::Json => say(&as_json(&diagnosis)),
     }
     match diagnosis.can_mount {

@@ -7,6 +7,7 @@ pub mod layer;
 pub mod man;
 pub mod materialize;
 pub mod mount;
+pub mod stats;
 pub mod transfer;
 pub mod unmount;
 pub mod upkeep;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::node::{LowerSpot, Node, Place};
 use crate::layer::{Layer, LayerId};
+use crate::overlay::figures::Cache;
 use crate::sys::{Errno, Name, ObjectId, Result, Spot};
 
 /// What a cached descriptor is of.
@@ -38,6 +39,23 @@ struct Slot {
 struct Shard {
     map: HashMap<FdKey, Slot>,
     clock: VecDeque<FdKey>,
+    /// Counted under the shard's lock.
+    hits: u64,
+    kept: u64,
+    evicted: u64,
+}
+
+/// How the cache does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FdFigures {
+    /// A miss is a descriptor that was opened and kept.
+    pub cache: Cache,
+    /// Descriptors that made room for others.
+    pub evicted: u64,
+    /// Descriptors kept now.
+    pub open: u64,
+    /// How many may be kept.
+    pub budget: u64,
 }
 
 /// A bounded cache of descriptors: second chance, sharded.
@@ -78,7 +96,9 @@ impl FdCache {
         let mut s = self.shard(key)?.lock();
         let slot = s.map.get_mut(&key)?;
         slot.used = true;
-        Some(slot.fd.clone())
+        let fd = slot.fd.clone();
+        s.hits += 1;
+        Some(fd)
     }
 
     /// Keeps a descriptor; what was evicted is closed after the lock is given up.
@@ -86,6 +106,7 @@ impl FdCache {
         let Some(shard) = self.shard(key) else { return };
         let mut evicted = Vec::new();
         let mut s = shard.lock();
+        s.kept += 1;
         while s.map.len() >= self.per_shard {
             let Some(victim) = s.clock.pop_front() else {
                 break;
@@ -95,7 +116,10 @@ impl FdCache {
                     slot.used = false;
                     s.clock.push_back(victim);
                 }
-                Some(_) => evicted.extend(s.map.remove(&victim)),
+                Some(_) => {
+                    evicted.extend(s.map.remove(&victim));
+                    s.evicted += 1;
+                }
                 None => {}
             }
         }
@@ -118,7 +142,7 @@ impl FdCache {
         let slot = s.map.remove(&key);
         // The clock may hold the key until it comes round; keep it from growing.
         if s.clock.len() > s.map.len() * 2 + 16 {
-            let Shard { map, clock } = &mut *s;
+            let Shard { map, clock, .. } = &mut *s;
             clock.retain(|k| map.contains_key(k));
         }
         drop(s);
@@ -141,6 +165,22 @@ impl FdCache {
             let all = std::mem::take(&mut *shard.lock());
             drop(all);
         }
+    }
+
+    /// How it does.
+    pub fn figures(&self) -> FdFigures {
+        let mut sum = FdFigures {
+            budget: (self.per_shard * self.shards.len()) as u64,
+            ..FdFigures::default()
+        };
+        for shard in &self.shards {
+            let s = shard.lock();
+            sum.cache.hits += s.hits;
+            sum.cache.misses += s.kept;
+            sum.evicted += s.evicted;
+            sum.open += s.map.len() as u64;
+        }
+        sum
     }
 
     /// How many descriptors are kept.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::hold::Access;
 use crate::layer::{UPPER, disguise};
 use crate::overlay::decide::mode;
+use crate::overlay::figures::Count;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::upper::copy_up::link_target;
@@ -54,6 +55,7 @@ impl Change {
 impl Overlay {
     /// A node's attributes.
     pub fn getattr(&self, node: &Arc<Node>) -> Result<Attr> {
+        self.counts.count(Count::AttributeMiss);
         let s = self.disk_stat(node)?;
         self.attr_from(node, &s)
     }

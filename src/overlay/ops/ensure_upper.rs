@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::hold::Access;
 use crate::layer::UPPER;
@@ -83,6 +84,14 @@ impl Overlay {
         if done(node) {
             return Ok(());
         }
+        let begun = Instant::now();
+        let bytes = self.copy_up_claimed(node, need)?;
+        self.counts.copied_up(bytes, begun);
+        Ok(())
+    }
+
+    /// Copies what the upper lacks, under the node's copy-up lock; how much data.
+    fn copy_up_claimed(&self, node: &Arc<Node>, need: Need) -> Result<u64> {
         let upper = self.stack.writable()?;
         if node.is_upper() {
             return self.fill_metacopy(upper, node, need);
@@ -105,6 +114,7 @@ impl Overlay {
         if need == Need::Empty && data.is_none() {
             stat.size = 0;
         }
+        let bytes = data.as_ref().map_or(0, |_| stat.size);
         let src = Source {
             spot: &spot,
             stat: &stat,
@@ -131,7 +141,7 @@ impl Overlay {
         if let Ok((_, now)) = self.upper_spot(node) {
             node.mask_ctime(raw.ctime, now.ctime);
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Whether a copy's marks will lead a later lookup back to its node's number.
@@ -360,13 +370,15 @@ impl Overlay {
         Ok(())
     }
 
-    /// Brings the data of a metacopy up (ovl_copy_up_meta_inode_data()).
-    fn fill_metacopy(&self, upper: &Upper, node: &Arc<Node>, need: Need) -> Result<()> {
+    /// Brings the data of a metacopy up (ovl_copy_up_meta_inode_data()); how much.
+    fn fill_metacopy(&self, upper: &Upper, node: &Arc<Node>, need: Need) -> Result<u64> {
         let (spot, stat) = self.held(node)?;
+        let mut bytes = 0;
         if need != Need::Empty {
             let from = self.lower_data(node)?;
             let to = spot.open(rustix::fs::OFlags::RDWR)?;
             copy::clone_data(from.as_fd(), to.as_fd(), stat.size)?;
+            bytes = stat.size;
             spot.set_times(SetTime::At(stat.atime), SetTime::At(stat.mtime))?;
             if upper.syncs() {
                 file::sync(to.as_fd(), false)?;
@@ -384,7 +396,7 @@ impl Overlay {
         );
         node.metacopy.store(false, Ordering::Release);
         drop(self.fds.remove(FdKey::LowerFile(node.ino)));
-        Ok(())
+        Ok(bytes)
     }
 
     /// A write descriptor of a node, brought into the upper first.

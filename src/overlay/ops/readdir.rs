@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use crate::layer::mark::{self, Marks};
 use crate::layer::{Layer, UPPER, disguise};
 use crate::overlay::Overlay;
+use crate::overlay::figures::Count;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::inode::table::Claim;
@@ -40,8 +41,10 @@ impl Overlay {
     /// rename (read), the directory (read), when the listing is not at hand.
     pub fn listing(&self, node: &Arc<Node>) -> Result<Arc<Listing>> {
         if let Some(l) = self.listings.get(node.ino) {
+            self.counts.count(Count::ListingHit);
             return Ok(l);
         }
+        self.counts.count(Count::ListingMiss);
         let Some(d) = &node.dir else {
             return Err(Errno::ENOTDIR);
         };

@@ -87,10 +87,11 @@ impl Overlay {
         name: &Name,
         node: &Arc<Node>,
     ) -> Result<bool> {
-        let simple = stands_alone(parent) && stands_alone(node);
         // With a listing at hand the question costs nothing; beyond the budget a
         // directory is moved aside, for which it must be known to be empty.
-        if !simple || self.listings.get(node.ino).is_some() || !self.orphans.has_room() {
+        let simple =
+            stands_alone(node) && self.listings.get(node.ino).is_none() && self.orphans.has_room();
+        if !simple || self.lowers_show(parent, name)? {
             return Ok(false);
         }
         let key = FdKey::Upper(node.ino);

@@ -49,8 +49,9 @@ struct End<'a> {
 }
 
 impl End<'_> {
-    /// Whether what stands here is in the upper, whole and under this very name.
-    fn needs_nothing(&self) -> bool {
+    /// Whether what stands here is the upper's alone, whole and under this very name:
+    /// to be moved it needs no preparation.
+    fn may_move(&self) -> bool {
         self.here.as_ref().is_none_or(|(node, found)| {
             let whole = !node.metacopy.load(Ordering::Acquire);
             stands_alone(node)
@@ -58,6 +59,15 @@ impl End<'_> {
                 && found.lowers.is_empty()
                 && found.present() != Present::Nothing
         })
+    }
+
+    /// Whether what stands here needs no preparation to be replaced: only names of a
+    /// lower file are counted before one of them goes.
+    fn may_be_replaced(&self) -> bool {
+        let counted = |found: &Found| found.upper.is_none() && found.lower_nlink > 1;
+        self.here
+            .as_ref()
+            .is_none_or(|(node, found)| !node.is_dir() && !counted(found))
     }
 }
 
@@ -87,9 +97,9 @@ impl Overlay {
         if how == How::Exchange {
             creatable(from.1)?;
         }
-        // Where only the upper has anything there is mostly nothing to prepare, and
-        // what there is shows under the locks.
-        let mut prepared = !(stands_alone(from.0) && stands_alone(to.0));
+        // Of what is in the upper there is mostly nothing to prepare, and what there is
+        // shows under the locks.
+        let mut prepared = !(from.0.is_upper() && to.0.is_upper());
         // What was prepared without locks may be overtaken before they are held.
         for _ in 0..=OVERTAKEN {
             if prepared {
@@ -99,7 +109,8 @@ impl Overlay {
             let _rename = self.rename.write();
             let a = self.end(upper, from.0, old.clone())?;
             let b = self.end(upper, to.0, new.clone())?;
-            if prepared || a.needs_nothing() && (how != How::Exchange || b.needs_nothing()) {
+            let b_stays = how != How::Exchange && b.may_be_replaced();
+            if prepared || a.may_move() && (b_stays || b.may_move()) {
                 match self.move_now(upper, &a, &b, how) {
                     Err(Errno::EBUSY) => {}
                     r => return r,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::layer::acl::{self, Acl};
 use crate::layer::disguise::{DISGUISED, SECURITY_DISGUISED};
 use crate::layer::reserved;
+use crate::overlay::figures::Count;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::{Caller, Overlay};
@@ -68,6 +69,11 @@ impl Overlay {
             return Err(Errno::EOPNOTSUPP);
         }
         let disk = self.name_to_disk(name).ok_or(Errno::ENODATA)?;
+        if name == CAPABILITY && node.xattrs.known() == Some(false) {
+            self.counts.count(Count::XattrHit);
+            return Err(Errno::ENODATA);
+        }
+        self.counts.count(Count::XattrMiss);
         if name == CAPABILITY && !self.has_xattrs(node)? {
             return Err(Errno::ENODATA);
         }
@@ -112,8 +118,10 @@ impl Overlay {
     /// `trusted.*` is shown to root alone, as ovl_can_list() does.
     pub fn listxattr(&self, node: &Arc<Node>, caller: Caller) -> Result<Vec<u8>> {
         if node.xattrs.known() == Some(false) {
+            self.counts.count(Count::XattrHit);
             return Ok(Vec::new());
         }
+        self.counts.count(Count::XattrMiss);
         let list = self.names_on_disk(node)?;
         let mut out = Vec::with_capacity(list.len());
         for name in xattr::names(&list) {

@@ -4,10 +4,12 @@
 //! Four ways: the caller owns the directories or not, ACLs on or `noacl`. The caller is always uid 1000. `scripts/roundtrips`
 //! prints the table. FORGETs are not counted (nobody waits for them), nor is the request that asks for the counters.
 
+#![allow(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
+mod syscalls;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
