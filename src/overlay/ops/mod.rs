@@ -4,6 +4,7 @@
 pub mod attr;
 pub mod create;
 pub mod detach;
+mod displace;
 pub mod ensure_upper;
 pub mod file;
 mod found;

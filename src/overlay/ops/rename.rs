@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::displace::{displace, put_back};
 use super::found::Found;
 use super::lookup::{checked, creatable};
 use super::remove::{Last, stands_alone};
@@ -38,14 +39,14 @@ pub enum How {
 pub type Moved = Vec<Arc<Node>>;
 
 /// One end of a rename.
-struct End<'a> {
-    parent: &'a Arc<Node>,
-    name: Name,
-    at: Arc<OwnedFd>,
+pub(super) struct End<'a> {
+    pub(super) parent: &'a Arc<Node>,
+    pub(super) name: Name,
+    pub(super) at: Arc<OwnedFd>,
     /// What the view has there.
     here: Option<(Arc<Node>, Found)>,
     /// The lowers would show something if the upper had nothing.
-    lowers_show: bool,
+    pub(super) lowers_show: bool,
 }
 
 impl End<'_> {
@@ -442,50 +443,6 @@ impl Overlay {
         self.listings
             .added(b.parent.ino, &b.name, node.ino, node.kind);
     }
-}
-
-/// Puts an empty directory in the place of one that is empty only in the merged
-/// view, so that the rename over it is one step; the view stays as it is. Where
-/// the old one stands now; `None` where it is truly empty itself.
-fn displace(upper: &Upper, b: &End<'_>) -> Result<Option<Name>> {
-    if dir_is_bare(b)? {
-        return Ok(None);
-    }
-    let spot = Spot::at(b.at.clone(), b.name.clone());
-    let raw = spot.stat()?;
-    let temp = upper.temp_name();
-    let work = upper.work.as_fd();
-    dir::mkdir(work, &temp, 0o700)?;
-    let stand_in = Spot::at(upper.work.clone(), temp.clone());
-    let placed = upper
-        .set_owner_and_mode(&stand_in, &crate::layer::disguise::Disguise::of(&raw))
-        .and_then(|()| match upper.namespace {
-            // A marker inside would make it non-empty: one beside it says the same.
-            _ if !b.lowers_show => Ok(()),
-            Namespace::None => upper.add_dot_wh(b.at.as_fd(), &b.name),
-            _ => upper.set_opaque(&stand_in),
-        })
-        .and_then(|()| upper.swap(&temp, b.at.as_fd(), &b.name));
-    if let Err(e) = placed {
-        best_effort("remove a stand-in", dir::rmdir(work, &temp));
-        return Err(e);
-    }
-    Ok(Some(temp))
-}
-
-/// Undoes [`displace`].
-fn put_back(upper: &Upper, b: &End<'_>, temp: &Name) -> Result<()> {
-    let work = upper.work.as_fd();
-    upper.swap(temp, b.at.as_fd(), &b.name)?;
-    dir::rmdir(work, temp)
-}
-
-/// Whether the target directory holds nothing at all, markers included.
-fn dir_is_bare(b: &End<'_>) -> Result<bool> {
-    let fd = dir::open_dir_at(b.at.as_fd(), &b.name, dir::Cross::Refuse)?;
-    let mut bare = true;
-    dir::list(fd.as_fd(), |_| bare = false)?;
-    Ok(bare)
 }
 
 /// The redirect that leads a directory's lowers to it from anywhere: their path
