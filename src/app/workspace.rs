@@ -10,9 +10,10 @@ use crate::store::layout;
 use crate::store::lock::{Hold, Lock, Object};
 use crate::store::record::{Lower, WorkspaceKind, WorkspaceRecord, now};
 use crate::sys::dir::{self, Cross};
-use crate::sys::{Errno, Spot, xattr};
+use crate::sys::{Errno, Spot, process, xattr};
 
-use super::copy::{self, Links, Marks};
+use super::copy::{self, Links, Look, Marks};
+use super::file_clock;
 use super::live::{self, Insist, State};
 use super::own_files;
 use super::stack::{self, Asked};
@@ -64,6 +65,7 @@ pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
         lowers,
         options: new.options.clone(),
         created: now(),
+        since: Some(file_clock::a_moment_ago()),
         rest: serde_json::Map::new(),
     };
     if let Err(e) = make(store, &record) {
@@ -117,7 +119,23 @@ fn dress_like_top(trees: &[PathBuf], upper: &Arc<OwnedFd>) -> Outcome<()> {
     };
     let failed = |e| Failure::system(top, "be used as a layer", e);
     let root = Arc::new(dir::open_root(top).map_err(failed)?);
-    copy::dress(&root, upper, Marks::OfLayer).map_err(failed)
+    match copy::dress(&root, upper, Marks::OfLayer) {
+        // A directory of somebody else's: the upper stays the caller's.
+        Err(Errno::EPERM) if process::effective_ids().0 != 0 => {
+            dress_as_own(&root, upper).map_err(failed)
+        }
+        r => r.map_err(failed),
+    }
+}
+
+fn dress_as_own(from: &Arc<OwnedFd>, upper: &Arc<OwnedFd>) -> crate::sys::Result<()> {
+    let (from, to) = (Spot::fd(from.clone()), Spot::fd(upper.clone()));
+    let (stat, own) = (from.stat()?, to.stat()?);
+    let mut look = Look::on_disk(&from, &stat, Marks::OfLayer)?;
+    (look.stat.uid, look.stat.gid) = (own.uid, own.gid);
+    // Of another user's directory these would say something else.
+    look.stat.mode &= !0o6000;
+    look.put_on(&to, copy::Owners::Real)
 }
 
 fn open(parent: &Arc<OwnedFd>, name: &[u8]) -> crate::sys::Result<Arc<OwnedFd>> {

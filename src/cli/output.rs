@@ -46,10 +46,19 @@ impl<'a> Output<'a> {
 
     /// Prints a report.
     pub fn report(self, report: &Report) {
+        raw(self.text(report).as_bytes());
+    }
+
+    /// Prints a report to stderr, where stdout is another program's.
+    pub fn aside(self, report: &Report) {
+        eprint!("{}", self.text(report));
+    }
+
+    fn text(self, report: &Report) -> String {
         match (self.global.format, self.global.quiet) {
-            (Format::Json, _) => self.json(&report.json),
-            (Format::Table, true) => lines(report.names.iter().map(String::as_str)),
-            (Format::Table, false) => lines(
+            (Format::Json, _) => versioned(&report.json),
+            (Format::Table, true) => joined(report.names.iter().map(String::as_str)),
+            (Format::Table, false) => joined(
                 aligned(&report.head, &report.rows)
                     .iter()
                     .map(String::as_str),
@@ -59,11 +68,7 @@ impl<'a> Output<'a> {
 
     /// Prints a value for programs; an object gets the version of its form.
     pub fn json(self, value: &Value) {
-        let mut value = value.clone();
-        if let Value::Object(fields) = &mut value {
-            fields.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
-        }
-        lines(std::iter::once(format!("{value:#}").as_str()));
+        raw(versioned(value).as_bytes());
     }
 
     /// Says that something was made: its name, or its record.
@@ -129,6 +134,7 @@ fn code_word(kind: FailureKind) -> &'static str {
         FailureKind::Exists => "exists",
         FailureKind::Integrity => "integrity",
         FailureKind::Mount => "mount_failed",
+        FailureKind::Conflict => "conflict",
     }
 }
 
@@ -159,13 +165,25 @@ fn aligned(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     all.iter().map(line).collect()
 }
 
-fn lines<'a>(lines: impl Iterator<Item = &'a str>) {
+fn versioned(value: &Value) -> String {
+    let mut value = value.clone();
+    if let Value::Object(fields) = &mut value {
+        fields.insert("schema_version".to_owned(), json!(SCHEMA_VERSION));
+    }
+    format!("{value:#}\n")
+}
+
+fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::new();
     for line in lines {
         text.push_str(line);
         text.push('\n');
     }
-    raw(text.as_bytes());
+    text
+}
+
+fn lines<'a>(lines: impl Iterator<Item = &'a str>) {
+    raw(joined(lines).as_bytes());
 }
 
 /// A reader that has gone away is no failure.

@@ -178,9 +178,20 @@ pub struct LayerDiffArgs {
     pub second: Option<String>,
 }
 
-/// Layers for a view, and how it is mounted.
+/// Layers for a view, and where it is mounted.
 #[derive(Debug, Args)]
 pub struct StackArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
+    /// Where to mount it; without it in a folder of the store's
+    #[arg(short = 'm', long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub mountpoint: Option<PathBuf>,
+}
+
+/// Layers for a view, and how it is mounted.
+#[derive(Debug, Args)]
+pub struct ViewArgs {
     /// A layer, uppermost first, or an absolute path: that directory in place; may
     /// be repeated
     #[arg(short = 'l', long = "layer", value_name = "LAYER")]
@@ -188,9 +199,6 @@ pub struct StackArgs {
     /// A layer and all that it stands on; may be repeated
     #[arg(long = "chain", value_name = "LAYER")]
     pub chains: Vec<String>,
-    /// Where to mount it; without it in a folder of the store's
-    #[arg(short = 'm', long, value_name = "PATH", value_hint = ValueHint::DirPath)]
-    pub mountpoint: Option<PathBuf>,
     /// Options of the mount, separated by commas, as for `acetate mount`
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<OsString>,

@@ -42,7 +42,7 @@ pub fn fork() -> Result<Fork> {
 
 /// Whether this is the only thread, or will be in a moment: one that was told
 /// to end may still be on its way out.
-fn alone_soon() -> bool {
+pub(super) fn alone_soon() -> bool {
     (0..200).any(|_| {
         let alone = thread_count() <= 1;
         if !alone {
@@ -236,6 +236,11 @@ pub fn effective_ids() -> (u32, u32) {
 /// made, the process sees every id as nobody's and is of no use any more: see
 /// [`own_user_namespace_works`].
 pub fn enter_own_user_namespace() -> std::result::Result<(), String> {
+    enter_user_namespace_as(effective_ids())
+}
+
+/// The same, in which this process has the ids `inside` (user and group).
+pub fn enter_user_namespace_as(inside: (u32, u32)) -> std::result::Result<(), String> {
     let (uid, gid) = effective_ids();
     if thread_count() > 1 {
         return Err("this process has several threads".to_owned());
@@ -246,8 +251,8 @@ pub fn enter_own_user_namespace() -> std::result::Result<(), String> {
     let write =
         |file: &str, text: String| std::fs::write(file, text).map_err(|e| format!("{file}: {e}"));
     write("/proc/self/setgroups", "deny".to_owned())?;
-    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    write("/proc/self/uid_map", format!("{} {uid} 1", inside.0))?;
+    write("/proc/self/gid_map", format!("{} {gid} 1", inside.1))
 }
 
 /// Whether [`enter_own_user_namespace`] would work, tried out in a child:
@@ -448,4 +453,10 @@ pub fn trim_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// CLOCK_REALTIME_COARSE, as files get it: seconds and nanoseconds.
+pub fn coarse_time() -> (i64, u32) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -11,6 +11,8 @@
 //! | `upkeep.rs` | gc, fsck, damaged records |
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
 //! | `together.rs` | many processes, many layers |
+//! | `run.rs` | a command with a workspace as root: what it sees, exit codes, signals, kill -9 |
+//! | `attempt.rs` | a command over a live directory, which stays as it is |
 //! | `users.rs` | an ordinary user, a user namespace, where the store is looked for |
 //!
 //! `ACETATE_CRASHES` says how often `crashes.rs` kills.
@@ -26,10 +28,12 @@
 mod support;
 
 mod archives;
+mod attempt;
 mod changes;
 mod commits;
 mod crashes;
 mod layers;
+mod run;
 mod shop;
 mod together;
 mod upkeep;

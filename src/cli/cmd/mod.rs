@@ -3,6 +3,7 @@
 pub mod completions;
 pub mod doctor;
 pub mod init;
+pub mod job;
 pub mod layer;
 pub mod man;
 pub mod materialize;
