@@ -73,11 +73,7 @@ pub fn attempt(store: &Store, request: Request) -> Result<Done, NotRun> {
         name: request.name,
         kind: WorkspaceKind::Overlay,
         layers: vec![Asked::Layer(directory.clone())],
-        options: request
-            .options
-            .into_iter()
-            .chain(squashed(&directory))
-            .collect(),
+        options: options(&directory, request.options),
         mountpoint: None,
         mount: Mounting::Later,
     };
@@ -117,6 +113,15 @@ pub fn attempt(store: &Store, request: Request) -> Result<Done, NotRun> {
         kept: kept.then_some(name),
         directory,
     })
+}
+
+/// Hard links come apart when they are written to, as with kernel overlayfs without an
+/// index: where the other names are would have to be searched for in all of the
+/// directory when the changes are applied.
+fn options(directory: &Path, given: Vec<String>) -> Vec<String> {
+    let own = std::iter::once("index=off".to_owned()).chain(squashed(directory));
+    // What was asked for comes later, and counts.
+    own.chain(given).collect()
 }
 
 /// In a directory of somebody else's an ordinary user's view shows everything as the

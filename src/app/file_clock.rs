@@ -1,30 +1,27 @@
 //! The clock that files get their times from.
 //!
-//! It is read once a tick of some milliseconds (current_time() in fs/inode.c), so
-//! that two changes may have one time.
+//! It is read once a tick of some milliseconds, so that two changes may have one time;
+//! since Linux 6.13 it is finer where somebody looks (current_time() and
+//! Documentation/filesystems/multigrain-ts.rst).
 
 use std::time::Duration;
 
 use crate::store::record::Moment;
 use crate::sys::process;
 
-/// A moment that has passed: whatever has changed by now has at most that time, and
-/// what changes from now on has a later one.
+/// A moment that has passed for files too: whatever has changed by now has no later
+/// time, and what changes from now on has.
 pub fn a_moment_ago() -> Moment {
-    let passed = moment();
+    let moment = |(sec, nsec)| Moment { sec, nsec };
+    let passed = moment(process::time());
     // At most a tick of the slowest kernel, 10 ms; a clock that was set back ends it.
     for _ in 0..1_000 {
-        if moment() != passed {
+        if moment(process::coarse_time()) > passed {
             break;
         }
         std::thread::sleep(Duration::from_micros(500));
     }
     passed
-}
-
-fn moment() -> Moment {
-    let (sec, nsec) = process::coarse_time();
-    Moment { sec, nsec }
 }
 
 #[cfg(test)]
@@ -48,7 +45,10 @@ mod tests {
             let before = ctime("before");
             let between = a_moment_ago();
             let after = ctime("after");
-            assert!(before <= between && between < after);
+            // Asked for, a time is a fine one from now on.
+            let fine = ctime("before");
+            assert!(before <= between && between < after && between < fine);
+            assert!(fine <= a_moment_ago());
         }
     }
 }

@@ -152,7 +152,18 @@ pub struct Taken {
 }
 
 /// Takes hold of a workspace, ending a commit that a crash had cut off.
+///
+/// # Errors
+/// InUse also where an apply was cut off: the upper must stay as it is until that
+/// is ended.
 pub fn take(store: &Store, name: &str) -> Outcome<Taken> {
+    let taken = take_any(store, name)?;
+    store.check_no_apply(name)?;
+    Ok(taken)
+}
+
+/// The same for who ends such an apply, or does away with it.
+pub fn take_any(store: &Store, name: &str) -> Outcome<Taken> {
     // Before the lock, which would make a file for any word.
     store.workspace(name)?;
     let lock = store.lock(Object::Workspace(name), Hold::Alone)?;
@@ -166,7 +177,7 @@ pub fn take(store: &Store, name: &str) -> Outcome<Taken> {
 pub fn end_commit(store: &Store, name: &str) -> Outcome<()> {
     store.workspace(name)?;
     match store.commit_is_pending(name)? {
-        true => take(store, name).map(drop),
+        true => take_any(store, name).map(drop),
         false => Ok(()),
     }
 }
@@ -219,7 +230,7 @@ pub fn unmount(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
 /// # Errors
 /// InUse where it is mounted and `insist` does not say to unmount it.
 pub fn remove(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
-    let Taken { record, lock } = take(store, name)?;
+    let Taken { record, lock } = take_any(store, name)?;
     if let (Some(at), Insist::Yes) = (live::mounted_at(store, name), insist) {
         live::unmount(&at, insist)?;
     }
@@ -250,13 +261,18 @@ pub fn reset(store: &Store, name: &str) -> Outcome<()> {
     check_writable(&taken.record)?;
     let _held = idle(store, &taken.record)?;
     let trees = stack::trees(store, &taken.record.lowers)?;
+    empty_upper(store, name, &trees)
+}
+
+/// Gives a workspace an upper without changes in the place of the one it has.
+pub fn empty_upper(store: &Store, name: &str, trees: &[PathBuf]) -> Outcome<()> {
     let staging = store.stage()?;
     let failed = |e| Failure::system(staging.path(), "be written", e);
     for part in [layout::UPPER, layout::WORK] {
         dir::mkdir(staging.dir().as_fd(), part, 0o755).map_err(failed)?;
     }
     let upper = open(staging.dir(), layout::UPPER).map_err(failed)?;
-    dress_like_top(&trees, &upper)?;
+    dress_like_top(trees, &upper)?;
     store.replace_upper(name, &staging)
 }
 

@@ -311,6 +311,18 @@ is what the command had open before. The list of changes goes to stderr; stdout 
 Where the view cannot be had the command is not run.
 ";
 
+/// Under `acetate ws apply --help`.
+pub const APPLY: &str = "\
+Whatever was changed in the directory since the workspace was made, and is
+changed in the workspace too, is a conflict: all are listed, and nothing is done.
+A file is written beside its place and renamed into it. If this is cut off, the
+next `ws apply` of the workspace goes on where it ended.
+
+Example:
+  acetate try --name job -- make install
+  acetate ws apply job /bin --dry-run
+  acetate ws apply job";
+
 /// Examples of `acetate run`.
 pub const RUN_EXAMPLE: &str = "\
   acetate run --chain debian --name build -- make -C /src

@@ -283,6 +283,7 @@ mod tests {
             "acetate-ws-create",
             "acetate-run",
             "acetate-try",
+            "acetate-ws-apply",
             "acetate-fuse-overlayfs",
             "mount.acetate",
         ] {

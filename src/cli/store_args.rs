@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use super::help;
+
 /// `acetate init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
@@ -233,6 +235,9 @@ pub enum WsCommand {
     Rm(WsRmArgs),
     /// Say what was changed in a workspace
     Diff(NameArgs),
+    /// Bring the changes back to the directory that the workspace was made over
+    #[command(after_help = help::APPLY)]
+    Apply(WsApplyArgs),
     /// Throw a workspace's changes away
     Reset(NameArgs),
     /// Make a second workspace with the same layers and a copy of the changes
@@ -284,6 +289,23 @@ pub struct WsRmArgs {
     /// Unmount them first
     #[arg(short = 'f', long)]
     pub force: bool,
+}
+
+/// `acetate ws apply`.
+#[derive(Debug, Args)]
+pub struct WsApplyArgs {
+    /// The workspace, unmounted
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What to bring back, as `ws diff` shows it, with all below it; without it everything
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Also over what somebody else has changed in the meantime
+    #[arg(long)]
+    pub force: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `acetate ws clone`.

@@ -455,8 +455,17 @@ pub fn trim_memory() {
     }
 }
 
-/// CLOCK_REALTIME_COARSE, as files get it: seconds and nanoseconds.
+/// CLOCK_REALTIME: seconds and nanoseconds.
+pub fn time() -> (i64, u32) {
+    clock(rustix::time::ClockId::Realtime)
+}
+
+/// CLOCK_REALTIME_COARSE, as files get it: the time of the last tick.
 pub fn coarse_time() -> (i64, u32) {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    clock(rustix::time::ClockId::RealtimeCoarse)
+}
+
+fn clock(which: rustix::time::ClockId) -> (i64, u32) {
+    let now = rustix::time::clock_gettime(which);
     (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }

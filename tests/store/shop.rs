@@ -106,6 +106,13 @@ impl Shop {
         serde_json::from_str(&self.ok(&words)).unwrap()
     }
 
+    /// What it says as JSON where it fails.
+    pub fn json_error(&self, words: &[&str]) -> serde_json::Value {
+        let answer = self.run(&[words, &["--format", "json"]].concat());
+        assert_ne!(answer.code, 0, "{words:?}: {answer:?}");
+        serde_json::from_str(&answer.err).unwrap()
+    }
+
     /// A directory with files: `a`, its hard link `b`, a symlink, a directory.
     pub fn tree(&self, name: &str) -> PathBuf {
         let tree = self.at(name);

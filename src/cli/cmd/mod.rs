@@ -1,5 +1,6 @@
 //! One file per command: its glue, no more.
 
+pub mod apply;
 pub mod completions;
 pub mod doctor;
 pub mod init;

@@ -13,6 +13,7 @@ use crate::app::store_root::{self, Use};
 use crate::app::workspace::{self, Done, Mounting, NewWorkspace, Which};
 use crate::app::{Failure, FailureKind, Outcome, WorkspaceKind, WorkspaceRecord, diff};
 use crate::cli::args::Global;
+use crate::cli::cmd::apply;
 use crate::cli::cmd::layer::{each, say_changes, say_damaged};
 use crate::cli::failure::Usage;
 use crate::cli::options::{Meaning, Reader};
@@ -33,6 +34,7 @@ pub fn run(global: &Global, output: Output<'_>, what: WsCommand) -> ExitCode {
         WsCommand::Unmount(args) => unmount(root, &args.name, insist(args.lazy)),
         WsCommand::Rm(args) => remove(root, output, &args.names, insist(args.force)),
         WsCommand::Diff(args) => changes(root, output, &args.name),
+        WsCommand::Apply(args) => apply::run(root, output, args),
         WsCommand::Reset(args) => reset(root, &args.name),
         WsCommand::Clone(args) => clone(root, output, &args),
     })
