@@ -188,7 +188,11 @@ impl Search<'_> {
             (Act::Merge, Kind::Dir) => {
                 self.look(&wanted, &Spot::at(target.clone(), entry.name.clone()))
             }
-            (Act::Delete | Act::Put | Act::Replace, Kind::Dir) => self.below(target, &entry.name),
+            (Act::Replace, Kind::Dir) => {
+                let ours = changes::below(at, std::slice::from_ref(&entry.name))?;
+                self.below(target, &entry.name, Some(ours))
+            }
+            (Act::Delete | Act::Put, Kind::Dir) => self.below(target, &entry.name, None),
             _ => Ok(self.is_changed(&stat, entry).then_some(How::Changed)),
         }
     }
@@ -224,21 +228,32 @@ impl Search<'_> {
     }
 
     /// A directory that goes, with everything in it.
-    fn below(&self, target: &Arc<OwnedFd>, name: &Name) -> Result<Option<How>> {
+    fn below(
+        &self,
+        target: &Arc<OwnedFd>,
+        name: &Name,
+        ours: Option<Arc<OwnedFd>>,
+    ) -> Result<Option<How>> {
         let root = changes::below(target, std::slice::from_ref(name))?;
         let mut looking = Looking {
             search: self,
+            ours,
+            path: Vec::new(),
             any: false,
         };
-        looking.meet(&stat::of_descriptor(root.as_fd())?);
+        looking.meet(&stat::of_descriptor(root.as_fd())?, None);
         tree::walk(&root, &mut looking)?;
         Ok(looking.any.then_some(How::Inside))
     }
 
     fn is_changed(&self, stat: &Stat, entry: &Entry) -> bool {
-        let again = self.round == Round::Again
-            && (!self.is_later(stat.mtime) || entry.stat.is_some_and(|w| is_same(&w, stat)));
-        self.is_later(stat.ctime) && !again
+        self.is_later(stat.ctime) && !self.is_ours(stat, entry.stat)
+    }
+
+    /// Whether we may have made, or touched, an object in a round before.
+    fn is_ours(&self, stat: &Stat, wanted: Option<Stat>) -> bool {
+        let same = wanted.is_some_and(|wanted| is_same(&wanted, stat));
+        self.round == Round::Again && (same || !self.is_later(stat.mtime))
     }
 
     fn is_later(&self, time: Timespec) -> bool {
@@ -258,28 +273,51 @@ fn is_same(a: &Stat, b: &Stat) -> bool {
 
 struct Looking<'a> {
     search: &'a Search<'a>,
+    /// What takes the place of the directory, and may have done so already.
+    ours: Option<Arc<OwnedFd>>,
+    path: Path,
     any: bool,
 }
 
 impl Looking<'_> {
-    fn meet(&mut self, stat: &Stat) {
-        let ours = self.search.round == Round::Again && stat.kind() == Kind::Dir;
-        let again = self.search.round == Round::Again && !self.search.is_later(stat.mtime);
-        self.any |= self.search.is_later(stat.ctime) && !ours && !again;
+    fn meet(&mut self, stat: &Stat, wanted: Option<Stat>) {
+        let directory = self.search.round == Round::Again && stat.kind() == Kind::Dir;
+        let ours = directory || self.search.is_ours(stat, wanted);
+        self.any |= self.search.is_later(stat.ctime) && !ours;
+    }
+
+    fn wanted(&self, name: &Name) -> Result<Option<Stat>> {
+        let Some(ours) = &self.ours else {
+            return Ok(None);
+        };
+        match changes::below(ours, &self.path) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+            r => dir::probe(r?.as_fd(), name),
+        }
     }
 }
 
 impl Visitor for Looking<'_> {
     fn entry(&mut self, dir: &Arc<OwnedFd>, name: &Name, _kind: Kind) -> Result<Enter> {
         let stat = Spot::at(dir.clone(), name.clone()).stat()?;
-        self.meet(&stat);
+        let wanted = match self.search.round {
+            Round::First => None,
+            Round::Again => self.wanted(name)?,
+        };
+        self.meet(&stat, wanted);
         Ok(match self.any {
             true => Enter::No,
             false => Enter::Yes,
         })
     }
 
+    fn enter(&mut self, name: &Name) -> Result<()> {
+        self.path.push(name.clone());
+        Ok(())
+    }
+
     fn leave(&mut self, _dir: &Arc<OwnedFd>) -> Result<()> {
+        self.path.pop();
         Ok(())
     }
 }
