@@ -44,6 +44,17 @@ pub enum Mounting {
     Later,
 }
 
+impl WorkspaceRecord {
+    /// From now on others must leave alone what lies below: where that is in place.
+    fn begun_now(mut self) -> WorkspaceRecord {
+        let is_in_place = |l: &Lower| matches!(l, Lower::Directory { .. });
+        if self.lowers.iter().any(is_in_place) {
+            self.since = Some(file_clock::a_moment_ago());
+        }
+        self
+    }
+}
+
 /// A workspace, and what a person should be told.
 #[derive(Debug)]
 pub struct Done {
@@ -65,9 +76,10 @@ pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
         lowers,
         options: new.options.clone(),
         created: now(),
-        since: Some(file_clock::a_moment_ago()),
+        since: None,
         rest: serde_json::Map::new(),
-    };
+    }
+    .begun_now();
     if let Err(e) = make(store, &record) {
         // A layer that was removed since it was found is not there, no more.
         stack::resolve(store, &new.layers)?;
@@ -261,7 +273,8 @@ pub fn reset(store: &Store, name: &str) -> Outcome<()> {
     check_writable(&taken.record)?;
     let _held = idle(store, &taken.record)?;
     let trees = stack::trees(store, &taken.record.lowers)?;
-    empty_upper(store, name, &trees)
+    empty_upper(store, name, &trees)?;
+    store.replace_workspace(&taken.record.begun_now())
 }
 
 /// Gives a workspace an upper without changes in the place of the one it has.

@@ -451,3 +451,36 @@ fn an_ordinary_user_applies_what_is_the_users_own() {
     assert!(all.ends_with(&format!("{of_home} refused")), "{out}");
     assert!(!text("/etc/passwd").contains("no\n"));
 }
+
+#[test]
+fn what_was_changed_before_a_reset_is_no_conflict_after_it() {
+    let Some(shop) = ready() else { return };
+    let (live, at) = live(&shop);
+    closed(&shop, &at);
+    fs::write(live.join("stays"), "theirs\n").unwrap();
+    shop.ok(&["ws", "reset", "job"]);
+    shop.ok(&["ws", "mount", "job"]);
+    fs::write(at.join("stays"), "mine\n").unwrap();
+    closed(&shop, &at);
+    shop.ok(&["ws", "apply", "job"]);
+    assert_eq!(text(live.join("stays")), "mine\n");
+}
+
+#[test]
+fn a_workspace_that_does_not_say_since_when_it_is_takes_everything_for_changed() {
+    let Some(shop) = ready() else { return };
+    let (live, at) = live(&shop);
+    fs::write(at.join("stays"), "mine\n").unwrap();
+    fs::write(at.join("new"), "mine\n").unwrap();
+    closed(&shop, &at);
+    let record = shop.inside("workspaces/job/workspace.json");
+    let mut value: serde_json::Value = serde_json::from_str(&text(&record)).unwrap();
+    assert!(value.as_object_mut().unwrap().remove("since").is_some());
+    fs::write(&record, value.to_string()).unwrap();
+    shop.fails(7, "/stays: changed", &["ws", "apply", "job"]);
+    shop.ok(&["ws", "apply", "job", "--force"]);
+    assert_eq!(
+        text(live.join("stays")) + &text(live.join("new")),
+        "mine\nmine\n"
+    );
+}

@@ -463,3 +463,91 @@ fn a_terminal_stays_the_commands_and_its_interrupt_comes_once() {
     let got = fs::read_to_string(shared.join("interrupts")).unwrap();
     assert_eq!(got, "i\n", "once, not twice");
 }
+
+/// A user of this host with subordinate ids: uid and gid.
+fn user_with_subordinate_ids() -> Option<(u32, u32)> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let ranges = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    let groups = fs::read_to_string("/etc/subgid").unwrap_or_default();
+    let has = |text: &str, name: &str| text.lines().any(|l| l.starts_with(&format!("{name}:")));
+    let found = users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let ids = (fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?);
+        (has(&ranges, fields[0]) && has(&groups, fields[0])).then_some(ids)
+    });
+    if found.is_none() {
+        super::support::skip("no user has subordinate ids");
+    }
+    found
+}
+
+#[test]
+fn subordinate_ids_are_other_users_where_layers_keep_owners() {
+    if !require_root() || !require_fuse() || !require_userns() {
+        return;
+    }
+    let programs_are_there = ["setpriv", "newuidmap", "newgidmap", "tar"];
+    if !programs_are_there.iter().all(|p| require_program(p)) {
+        return;
+    }
+    let Some((uid, gid)) = user_with_subordinate_ids().filter(|ids| ids.0 == ids.1) else {
+        return;
+    };
+    let Some(_device) = DevFuseOpen::new() else {
+        return;
+    };
+    let (shop, home) = home();
+    let tree = shop.at("tree");
+    programs(&tree);
+    fs::create_dir_all(tree.join("home/ann")).unwrap();
+    std::os::unix::fs::chown(tree.join("home/ann"), Some(1000), Some(1000)).unwrap();
+    let archive = shop.at("tree.tar");
+    let packed = Command::new("tar")
+        .arg("-C")
+        .arg(&tree)
+        .arg("-cf")
+        .arg(&archive)
+        .arg(".")
+        .status();
+    assert!(packed.unwrap().success());
+    std::os::unix::fs::chown(&home, Some(uid), Some(gid)).unwrap();
+    let script = format!(
+        "set -eu; cd {0}; export HOME={0}; PATH={1}:$PATH; acetate layer import {2} base
+         acetate run -l base --name job -- sh -c 'id -u; echo r >/home/ann/of-root'
+         acetate run -w job --user 1000:1000 -- sh -c 'id -u; echo a >/home/ann/own; touch /no 2>/dev/null || echo refused'
+         find .local/share/acetate ! -user {uid} | wc -l
+         acetate run -w job --commit made --rm -- true
+         acetate layer export made - | tar --numeric-owner -tvf - | grep -E 'own|of-root' | cut -d' ' -f2",
+        home.display(),
+        shop.at("").display(),
+        archive.display(),
+    );
+    let answer = Answer::of(&super::support::as_user(uid, &script).output().unwrap());
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let words: Vec<&str> = answer.out.split_whitespace().collect();
+    assert_eq!(
+        words.join(" "),
+        "base 0 1000 refused 0 0/0 1000/1000",
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_read_only_view_can_be_entered() {
+    let Some(shop) = shop() else { return };
+    let at = shop.at("view");
+    fs::create_dir(&at).unwrap();
+    let place = at.to_str().unwrap();
+    shop.ok(&["materialize", "view", "-l", "base", "-m", place]);
+    let answer = run(&shop, &["-w", "view"], "cat /a; touch /x");
+    assert!(answer.code == 1 && answer.out == "tree a\n", "{answer:?}");
+    assert!(
+        answer.err.contains("no /proc and is read only"),
+        "{answer:?}"
+    );
+    let answer = run(&shop, &["-w", "view", "--commit", "x"], "true");
+    assert!(
+        answer.code == 125 && answer.err.contains("read-only view"),
+        "{answer:?}"
+    );
+}

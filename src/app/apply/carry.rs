@@ -170,7 +170,7 @@ impl<'a> Carrying<'a> {
                 self.grow(&from, &open(&beside.fd, NEW)?, path)?;
             }
         }
-        beside.into_place(&entry.name, is_there)
+        beside.give_place(&entry.name, is_there)
     }
 
     /// Makes an object that is no directory, and puts it on disk.
@@ -335,7 +335,7 @@ impl<'a> Carrying<'a> {
 
 impl Beside {
     /// Renames what was made into its place.
-    fn into_place(&self, name: &Name, is_there: Option<Kind>) -> Result<()> {
+    fn give_place(&self, name: &Name, is_there: Option<Kind>) -> Result<()> {
         let (new, place) = ((self.fd.as_fd(), NEW), (self.parent.as_fd(), &name[..]));
         let new_is_dir = dir::probe(self.fd.as_fd(), NEW)?.ok_or(Errno::EIO)?.kind() == Kind::Dir;
         let simple = match is_there {

@@ -110,8 +110,7 @@ impl Search<'_> {
             if pair.later {
                 found.later.push(pair.path.clone());
             }
-            self.one(&pair, &mut waiting, &mut found)
-                .map_err(|(path, e)| (path, e))?;
+            self.one(&pair, &mut waiting, &mut found)?;
         }
         found.conflicts.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
