@@ -551,3 +551,32 @@ fn a_read_only_view_can_be_entered() {
         "{answer:?}"
     );
 }
+
+#[test]
+fn owners_are_shown_as_the_maps_say() {
+    let Some(shop) = shop() else { return };
+    let maps = ["--uidmap", "0:5:1", "--gidmap", "0:6:1"];
+    let options = [&["-l", "base", "--name", "job"], &maps[..]].concat();
+    let answer = run(&shop, &options, "stat -c %u:%g /a; rm /a");
+    assert_eq!(
+        (answer.code, answer.out.as_str()),
+        (0, "5:6\n"),
+        "{answer:?}"
+    );
+    let answer = run(&shop, &["-w", "job", "--uidmap", "0:5:1"], "true");
+    assert_eq!(answer.code, 2, "they are the workspace's: {answer:?}");
+    let answer = run(&shop, &["-l", "base", "--uidmap", "0:5"], "true");
+    assert_eq!(answer.code, 2, "{answer:?}");
+}
+
+#[test]
+fn a_caller_that_ignores_its_children_gets_the_exit_code() {
+    let Some(shop) = shop() else { return };
+    let line = format!(
+        "trap '' CHLD; exec env --ignore-signal=CHLD {} --root {} run -l base --rm -- sh -c 'exit 6'",
+        super::support::mount::acetate_bin().display(),
+        shop.root().display()
+    );
+    let said = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert_eq!(said.status.code(), Some(6), "{said:?}");
+}

@@ -16,12 +16,14 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use super::Dare;
 use super::changes::{self, Act, Entry};
+use super::conflict::{is_after, is_same};
 use super::look::{Ownership, Wanted};
 use super::select::{Path, Place, Selection};
 use crate::app::copy::{self, Data, Look, Owners};
 use crate::layer::Layer;
-use crate::store::record::WorkspaceRecord;
+use crate::store::record::{Moment, WorkspaceRecord};
 use crate::sys::dir::{self, Cross, Rename};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, file, process, stat, tree};
 
@@ -37,6 +39,9 @@ pub(super) struct Carrying<'a> {
     selection: &'a Selection,
     later: HashSet<&'a Path>,
     ownership: Ownership,
+    /// What was written to later than this, and is not what it is to be, is somebody
+    /// else's work of this very moment. None: it is overwritten.
+    since: Option<Moment>,
     folder: Name,
     /// Files with several names, and where the first of them is now.
     placed: HashMap<ObjectId, Placed>,
@@ -68,6 +73,7 @@ impl<'a> Carrying<'a> {
         selection: &'a Selection,
         later: &'a [Path],
         record: &WorkspaceRecord,
+        dare: Dare,
     ) -> Self {
         Carrying {
             upper,
@@ -75,6 +81,10 @@ impl<'a> Carrying<'a> {
             selection,
             later: later.iter().collect(),
             ownership: Ownership::of(record),
+            since: match dare {
+                Dare::Alone => record.since,
+                Dare::OverOthers => None,
+            },
             folder: Name::from(format!(".acetate-apply.{}", record.name).into_bytes()),
             placed: HashMap::new(),
             merged: Vec::new(),
@@ -137,6 +147,9 @@ impl<'a> Carrying<'a> {
     ) -> Result<()> {
         let found = dir::probe(target.as_fd(), &entry.name)?;
         let is_there = found.map(|s| s.kind());
+        if found.is_some_and(|found| self.is_somebody_elses(&found, entry)) {
+            return Err(Errno::EBUSY);
+        }
         match (entry.act, is_there) {
             (Act::Delete, None) | (Act::Merge, Some(Kind::Dir)) => return Ok(()),
             (Act::Delete, Some(kind)) if kind != Kind::Dir => {
@@ -171,6 +184,14 @@ impl<'a> Carrying<'a> {
             }
         }
         beside.give_place(&entry.name, is_there)
+    }
+
+    /// Whether a file was changed after the conflicts were looked for. Its ctime alone
+    /// does not say so: it moves when we take another name of the file away.
+    fn is_somebody_elses(&self, found: &Stat, entry: &Entry) -> bool {
+        let later = |since| is_after(found.mtime, since) && is_after(found.ctime, since);
+        let same = entry.stat.is_some_and(|wanted| is_same(&wanted, found));
+        found.kind() != Kind::Dir && !same && self.since.is_some_and(later)
     }
 
     /// Makes an object that is no directory, and puts it on disk.

@@ -256,16 +256,21 @@ impl Search<'_> {
     }
 
     fn is_later(&self, time: Timespec) -> bool {
-        let moment = Moment {
-            sec: time.sec,
-            nsec: time.nsec,
-        };
-        self.since.is_none_or(|since| moment > since)
+        self.since.is_none_or(|since| is_after(time, since))
     }
 }
 
+/// Whether a file's time is later than a moment.
+pub(super) fn is_after(time: Timespec, since: Moment) -> bool {
+    let moment = Moment {
+        sec: time.sec,
+        nsec: time.nsec,
+    };
+    moment > since
+}
+
 /// Whether a file is the copy of another that we made.
-fn is_same(a: &Stat, b: &Stat) -> bool {
+pub(super) fn is_same(a: &Stat, b: &Stat) -> bool {
     let kind = a.kind() == b.kind();
     kind && a.size == b.size && a.mtime == b.mtime && a.mode == b.mode
 }

@@ -43,6 +43,7 @@ use crate::layer::{Hold, Layer, UPPER};
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::layout;
+use crate::store::lock::Lock;
 use crate::store::pending::ApplyRecord;
 use crate::store::record::{Lower, WorkspaceRecord};
 use crate::sys::dir::{self, Cross};
@@ -209,7 +210,7 @@ impl Work<'_> {
         selection: &Selection,
         copied_up: &changes::CopiedUp,
         request: &Request,
-        lock: &crate::store::lock::Lock,
+        lock: &Lock,
     ) -> Outcome<Option<Failure>> {
         let upper = self.upper()?;
         selection
@@ -239,26 +240,25 @@ impl Work<'_> {
             rest: serde_json::Map::new(),
         };
         self.store.begin_apply(&self.record.name, &pending, lock)?;
-        self.carry(&upper, selection, &pending, lock)?;
+        self.carry(&upper, selection, &pending, request.dare, lock)?;
         Ok(None)
     }
 
     /// Ends an apply that was cut off.
-    fn resume(
-        &mut self,
-        pending: &ApplyRecord,
-        dare: Dare,
-        lock: &crate::store::lock::Lock,
-    ) -> Outcome<()> {
+    fn resume(&mut self, pending: &ApplyRecord, dare: Dare, lock: &Lock) -> Outcome<()> {
         let selection = Selection::of_text(&pending.paths).ok_or_else(|| self.damaged())?;
         let upper = self.upper()?;
-        if !pending.forced && dare == Dare::Alone {
+        let dare = match pending.forced {
+            true => Dare::OverOthers,
+            false => dare,
+        };
+        if dare == Dare::Alone {
             let found = self.find(&upper, &selection, &Default::default(), Round::Again)?;
             if let Some(refusal) = conflict::refusal(&self.directory, &found.conflicts) {
                 return Err(refusal);
             }
         }
-        self.carry(&upper, &selection, pending, lock)
+        self.carry(&upper, &selection, pending, dare, lock)
     }
 
     fn damaged(&self) -> Failure {
@@ -353,10 +353,12 @@ impl Work<'_> {
         upper: &Layer,
         selection: &Selection,
         pending: &ApplyRecord,
-        lock: &crate::store::lock::Lock,
+        dare: Dare,
+        lock: &Lock,
     ) -> Outcome<()> {
         let later = select::of_text(&pending.later).ok_or_else(|| self.damaged())?;
-        let carrying = carry::Carrying::new(upper, &self.target, selection, &later, &self.record);
+        let carrying =
+            carry::Carrying::new(upper, &self.target, selection, &later, &self.record, dare);
         carrying.run().map_err(|(path, e)| {
             let mut failure = Failure::system(&self.shown(&path), "be brought up to date", e);
             failure.hint = format!(

@@ -71,11 +71,14 @@ fn work(plan: Plan<'_>, tell: &mut Tell) -> Outcome<u8> {
         }
     };
     let ended = within(&at, &entry, &job, tell);
-    if hidden {
-        live::unmount(&at, Insist::Yes)?;
-        relay::until_none(PATIENCE);
-    }
-    ended
+    let unmounted = match hidden {
+        true => live::unmount(&at, Insist::Yes),
+        false => Ok(()),
+    };
+    relay::until_none(PATIENCE);
+    // What went wrong first is told.
+    let code = ended?;
+    unmounted.map(|()| code)
 }
 
 /// The command's whole life, in a tree that is there.

@@ -30,7 +30,7 @@ use crate::store::lock::Lock;
 use crate::store::record::WorkspaceRecord;
 use crate::sys::namespace::{self, Own};
 use crate::sys::process::{self, Fork};
-use crate::sys::{Errno, relay};
+use crate::sys::{Errno, relay, signal};
 
 /// Where the tree is.
 #[derive(Debug)]
@@ -183,6 +183,8 @@ pub fn run(store: &Store, tree: Tree, entry: Entry, job: Job) -> Result<Ended, N
         entry,
         job,
     };
+    // A caller that ignores SIGCHLD would take the exit codes from us.
+    signal::restore_child_signal();
     relay::hold();
     let keeper = match namespace::fork_into(own) {
         Ok(Fork::Child) => {
