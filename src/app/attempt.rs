@@ -3,7 +3,8 @@
 //! The view lies over the directory itself, in a mount namespace of the command's
 //! own: every path leads to where it did. What is mounted below the directory is no
 //! part of the view, as with kernel overlayfs: the mount points are there, without.
-//! For `/` the host's /dev and /sys and a /proc of the command's own are put in.
+//! For `/` the host's /dev and /sys are put in, and a /proc and a /dev/shm of the
+//! command's own.
 //!
 //! The store is an empty directory in there, wherever it is seen: the command cannot
 //! get at the upper.

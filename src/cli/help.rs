@@ -305,8 +305,8 @@ Where the tree cannot be mounted the command is not run.
 /// What `acetate try` does, behind its options.
 const TRY: &str = "\
 The view lies over the directory itself and is seen by the command alone: paths lead where they did. What is
-mounted below the directory is not part of the view; for / the host's /dev and /sys and a /proc of the command's
-own are put in. The store is an empty directory in there. Files outside of the directory are the real ones, and so
+mounted below the directory is not part of the view; for / the host's /dev and /sys are put in, and a /proc
+and a /dev/shm of the command's own. The store is an empty directory in there. Files outside of the directory are the real ones, and so
 is what the command had open before. The list of changes goes to stderr; stdout is the command's.
 Where the view cannot be had the command is not run.
 ";

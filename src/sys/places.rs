@@ -15,10 +15,22 @@ use super::features::{self, Feature};
 use super::process::path_of_descriptor;
 use super::{Errno, Result, dir};
 
-/// Nothing that is mounted from now on is seen outside, and nothing from there here.
-pub fn make_private() -> Result<()> {
-    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    Ok(rustix::mount::mount_change("/", private)?)
+/// Nothing that is mounted from now on is seen outside. What is unmounted there goes
+/// here too, where mounts are shared: a copy would keep a FUSE daemon from ending.
+pub fn make_own() -> Result<()> {
+    let downstream = MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM;
+    Ok(rustix::mount::mount_change("/", downstream)?)
+}
+
+/// Lets go of the copies of FUSE mounts in this namespace but the one at `keep`, as
+/// far as that is allowed: where mounts are not shared, their daemons could not end.
+pub fn forget_others(keep: &Path) {
+    for line in super::mountinfo::read().unwrap_or_default() {
+        if line.fstype.starts_with("fuse.") && line.mountpoint != keep {
+            let gone = super::mount::unmount(&line.mountpoint, super::mount::Detach::Now);
+            super::best_effort("let go of a copy of a mount", gone);
+        }
+    }
 }
 
 /// Holds what a path leads to, taken as if `root` were the root directory; it is

@@ -484,3 +484,30 @@ fn a_workspace_that_does_not_say_since_when_it_is_takes_everything_for_changed()
         "mine\nmine\n"
     );
 }
+
+#[test]
+fn a_default_acl_of_the_directory_is_not_given_to_what_has_none() {
+    let Some(shop) = ready() else { return };
+    let live = shop.tree("live");
+    set_xattr(&live.join("dir"), "system.posix_acl_default", ACL);
+    let at = over(&shop, "job", &live);
+    fs::write(at.join("dir/inherits"), "made there\n").unwrap();
+    fs::write(at.join("made-elsewhere"), "x\n").unwrap();
+    fs::rename(at.join("made-elsewhere"), at.join("dir/bare")).unwrap();
+    fs::create_dir_all(at.join("dir/below/it")).unwrap();
+    fs::create_dir(at.join("bare")).unwrap();
+    fs::rename(at.join("bare"), at.join("dir/bare-too")).unwrap();
+    let view = closed(&shop, &at);
+    shop.ok(&["ws", "apply", "job"]);
+    is_as(&live, &view);
+    let has = |name: &str| {
+        let list = Command::new("getfattr")
+            .args(["-m-", "-d"])
+            .arg(live.join(name))
+            .output();
+        list.map(|l| String::from_utf8_lossy(&l.stdout).contains("posix_acl"))
+    };
+    if let (Ok(inherits), Ok(bare)) = (has("dir/inherits"), has("dir/bare")) {
+        assert!(inherits && !bare, "the file system keeps ACLs");
+    }
+}

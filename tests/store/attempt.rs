@@ -183,6 +183,32 @@ fn what_is_mounted_below_is_not_part_of_the_view() {
 }
 
 #[test]
+fn nothing_of_the_host_is_changed_by_a_command_over_the_root_directory() {
+    let Some((shop, live)) = shop() else { return };
+    let name = format!("acetate-test-{}", std::process::id());
+    let script = format!(
+        "test -c /dev/null && test -d /sys/class && cat /proc/1/comm
+         for d in /dev/shm /tmp /run {0}; do echo x >$d/{name}; done; test ! -w /sys/kernel/x; echo over >{0}/a; cat {0}/a",
+        live.display()
+    );
+    let answer = attempt(&shop, &live, &["--dir", "/", "--name", "job"], &script);
+    assert_eq!(
+        (answer.code, answer.out.as_str()),
+        (0, "acetate\nover\n"),
+        "{answer:?}"
+    );
+    for folder in ["/dev/shm", "/tmp", "/run"] {
+        assert!(!Path::new(folder).join(&name).exists(), "{folder}");
+    }
+    assert!(!live.join(&name).exists());
+    assert_eq!(fs::read_to_string(live.join("a")).unwrap(), "live a\n");
+    let listed = shop.ok(&["ws", "diff", "job", "-q"]);
+    let wanted = live.join("a");
+    assert!(listed.lines().any(|l| Path::new(l) == wanted), "{listed}");
+    nothing_is_left(&shop.root());
+}
+
+#[test]
 fn kill_9_leaves_the_directory_and_nothing_else() {
     let Some((shop, live)) = shop() else { return };
     let mut command = shop.command();

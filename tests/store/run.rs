@@ -60,7 +60,7 @@ fn run(shop: &Shop, options: &[&str], script: &str) -> Answer {
 /// Mounts and processes that speak of a path.
 fn left_of(path: &Path) -> Vec<String> {
     let shown = path.display().to_string();
-    let mut found: Vec<String> = fs::read_to_string("/proc/self/mountinfo")
+    let mut found: Vec<String> = fs::read_to_string("/proc/thread-self/mountinfo")
         .unwrap()
         .lines()
         .filter(|l| l.contains(&shown))

@@ -47,6 +47,12 @@ impl Shop {
 
     /// A directory for a store that is not made yet.
     pub fn bare() -> Shop {
+        thread_local! {
+            static ONCE: std::cell::OnceCell<()> = const { std::cell::OnceCell::new() };
+        }
+        // Other tests make mount namespaces: copies of our mounts in them would keep
+        // our daemons from ending.
+        ONCE.with(|once| *once.get_or_init(super::support::host::own_mounts));
         let base =
             std::env::var_os("ACETATE_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let temp = tempfile::Builder::new()

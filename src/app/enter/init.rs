@@ -126,6 +126,7 @@ fn cover(at: &Path, directory: &Path, hidden: &[std::path::PathBuf]) -> Outcome<
                 Err(e) => return Err(unmounted(&bind.target, e)),
             }
         }
+        own_shm(&root)?;
         own_proc(&root)?;
         root
     } else {
@@ -153,6 +154,16 @@ fn cover(at: &Path, directory: &Path, hidden: &[std::path::PathBuf]) -> Outcome<
         true => places::become_root(&root).map_err(|e| unmounted(at, e)),
         false => Ok(()),
     }
+}
+
+/// What programs keep in /dev/shm is no device, and none of the command's.
+fn own_shm(root: &OwnedFd) -> Outcome<()> {
+    let shm = Path::new("/dev/shm");
+    let mounted = match places::find(root.as_fd(), shm) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(()),
+        r => r.and_then(|place| places::memory(&place, c"mode=1777")),
+    };
+    mounted.map_err(|e| unmounted(shm, e))
 }
 
 /// Through another's /proc the real files and the changes could be reached.

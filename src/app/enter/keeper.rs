@@ -45,7 +45,7 @@ fn work(plan: Plan<'_>, tell: &mut Tell) -> Outcome<u8> {
         entry,
         job,
     } = plan;
-    places::make_private().map_err(|e| {
+    places::make_own().map_err(|e| {
         let why = crate::store::failure::reason(e);
         Failure::new(
             FailureKind::Mount,
@@ -91,7 +91,10 @@ fn within(at: &Path, entry: &Entry, job: &super::Job, tell: &mut Tell) -> Outcom
     };
     let ended = match namespace::fork_into(Own::MountsAndProcesses) {
         Ok(Fork::Child) => init::begin(at, entry, job, tell),
-        Ok(Fork::Parent(init)) => Ok(relay::until_end(init)),
+        Ok(Fork::Parent(init)) => {
+            places::forget_others(at);
+            Ok(relay::until_end(init))
+        }
         Err(e) => Err(failed(e)),
     };
     places::take_away(made);

@@ -14,6 +14,11 @@
 //! everything in its PID namespaces and the mounts that only they have seen: a
 //! kill -9 leaves a workspace as a crash would, and nothing else.
 //!
+//! The namespaces hold copies of the mounts that there were. Unmounted outside they go
+//! in here too where mounts are shared, as they are wherever systemd runs; elsewhere
+//! the keeper lets go of copies of FUSE mounts, whose daemons else could not end. An
+//! ordinary user's keeper may not, and a command over a directory is to see them.
+//!
 //! No lock of the store is held while the command runs: the daemon's lock on the
 //! upper says that the workspace is in use.
 
