@@ -580,3 +580,15 @@ fn a_caller_that_ignores_its_children_gets_the_exit_code() {
     let said = Command::new("sh").args(["-c", &line]).output().unwrap();
     assert_eq!(said.status.code(), Some(6), "{said:?}");
 }
+
+#[test]
+fn a_running_command_keeps_no_other_workspace_in_use() {
+    let Some(shop) = shop() else { return };
+    shop.workspace("other", &["base"]);
+    let script = "touch /shared/ready; while ! test -e /shared/end; do sleep 0.05; done";
+    let (mut child, shared) = start(&shop, "job", script);
+    shop.ok(&["ws", "unmount", "other"]);
+    shop.ok(&["ws", "rm", "other"]);
+    fs::write(shared.join("end"), "").unwrap();
+    assert!(child.wait().unwrap().success());
+}
