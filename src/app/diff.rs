@@ -57,7 +57,11 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
     let record = store.workspace(name)?;
     check_writable(&record)?;
     let lowers = stack::trees(store, &record.lowers)?;
-    over(store.workspace_path(name).join("upper"), lowers)
+    let owners = match record.squashes() {
+        true => Owners::Unknown,
+        false => Owners::Known,
+    };
+    over(store.workspace_path(name).join("upper"), lowers, owners)
 }
 
 /// What a layer changes in the layers below it.
@@ -73,7 +77,7 @@ pub fn of_layer(store: &Store, asked: &str) -> Outcome<Vec<Change>> {
         let after = View::open(&[top])?;
         return Comparison::new(None, &after, None).run();
     }
-    over(top, trees)
+    over(top, trees, Owners::Known)
 }
 
 /// What is other in `second`, each with everything below it.
@@ -82,11 +86,16 @@ pub fn between(store: &Store, first: &str, second: &str) -> Outcome<Vec<Change>>
     Comparison::new(Some(&before), &after, None).run()
 }
 
-fn over(top: PathBuf, lowers: Vec<PathBuf>) -> Outcome<Vec<Change>> {
+fn over(top: PathBuf, lowers: Vec<PathBuf>, owners: Owners) -> Outcome<Vec<Change>> {
     let before = View::open(&lowers)?;
     let after = View::open(&[vec![top.clone()], lowers].concat())?;
     let root = dir::open_root(&top).map_err(|e| Failure::system(&top, "be opened", e))?;
-    Comparison::new(Some(&before), &after, Some(Arc::new(root))).run()
+    let comparison = Comparison::new(Some(&before), &after, Some(Arc::new(root)));
+    Comparison {
+        owners,
+        ..comparison
+    }
+    .run()
 }
 
 /// A directory that is to be compared.
@@ -98,10 +107,19 @@ struct Pair {
     narrow: bool,
 }
 
+/// Whether owners on disk mean something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owners {
+    Known,
+    /// The mount shows all files as one user's, and makes them so.
+    Unknown,
+}
+
 struct Comparison<'a> {
     before: Option<&'a View>,
     after: &'a View,
     top: Option<Arc<OwnedFd>>,
+    owners: Owners,
     found: Vec<(Vec<Name>, What, Kind, Vec<&'static str>)>,
     waiting: Vec<Pair>,
 }
@@ -112,6 +130,7 @@ impl<'a> Comparison<'a> {
             before,
             after,
             top,
+            owners: Owners::Known,
             found: Vec::new(),
             waiting: Vec::new(),
         }
@@ -250,7 +269,7 @@ impl<'a> Comparison<'a> {
         if b.mode != a.mode {
             reasons.push("mode");
         }
-        if (b.uid, b.gid) != (a.uid, a.gid) {
+        if self.owners == Owners::Known && (b.uid, b.gid) != (a.uid, a.gid) {
             reasons.push("owner");
         }
         match after.node.kind {

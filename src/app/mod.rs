@@ -1,11 +1,15 @@
 //! What a user can ask for: one file per verb. Nothing here prints.
 
+pub mod apply;
+pub mod attempt;
 pub mod commit;
 pub mod content;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
+pub mod enter;
 pub mod export;
+pub mod file_clock;
 pub mod hold;
 pub mod import;
 pub mod layer;
@@ -15,6 +19,7 @@ pub mod materialize;
 pub mod mount;
 pub mod own_files;
 pub mod resolve;
+pub mod run;
 pub mod stack;
 pub mod stats;
 pub mod store_root;

@@ -10,9 +10,10 @@ use crate::store::layout;
 use crate::store::lock::{Hold, Lock, Object};
 use crate::store::record::{Lower, WorkspaceKind, WorkspaceRecord, now};
 use crate::sys::dir::{self, Cross};
-use crate::sys::{Errno, Spot, xattr};
+use crate::sys::{Errno, Spot, process, xattr};
 
-use super::copy::{self, Links, Marks};
+use super::copy::{self, Links, Look, Marks};
+use super::file_clock;
 use super::live::{self, Insist, State};
 use super::own_files;
 use super::stack::{self, Asked};
@@ -43,6 +44,17 @@ pub enum Mounting {
     Later,
 }
 
+impl WorkspaceRecord {
+    /// From now on others must leave alone what lies below: where that is in place.
+    fn begun_now(mut self) -> WorkspaceRecord {
+        let is_in_place = |l: &Lower| matches!(l, Lower::Directory { .. });
+        if self.lowers.iter().any(is_in_place) {
+            self.since = Some(file_clock::a_moment_ago());
+        }
+        self
+    }
+}
+
 /// A workspace, and what a person should be told.
 #[derive(Debug)]
 pub struct Done {
@@ -64,8 +76,10 @@ pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
         lowers,
         options: new.options.clone(),
         created: now(),
+        since: None,
         rest: serde_json::Map::new(),
-    };
+    }
+    .begun_now();
     if let Err(e) = make(store, &record) {
         // A layer that was removed since it was found is not there, no more.
         stack::resolve(store, &new.layers)?;
@@ -117,7 +131,23 @@ fn dress_like_top(trees: &[PathBuf], upper: &Arc<OwnedFd>) -> Outcome<()> {
     };
     let failed = |e| Failure::system(top, "be used as a layer", e);
     let root = Arc::new(dir::open_root(top).map_err(failed)?);
-    copy::dress(&root, upper, Marks::OfLayer).map_err(failed)
+    match copy::dress(&root, upper, Marks::OfLayer) {
+        // A directory of somebody else's: the upper stays the caller's.
+        Err(Errno::EPERM) if process::effective_ids().0 != 0 => {
+            dress_as_own(&root, upper).map_err(failed)
+        }
+        r => r.map_err(failed),
+    }
+}
+
+fn dress_as_own(from: &Arc<OwnedFd>, upper: &Arc<OwnedFd>) -> crate::sys::Result<()> {
+    let (from, to) = (Spot::fd(from.clone()), Spot::fd(upper.clone()));
+    let (stat, own) = (from.stat()?, to.stat()?);
+    let mut look = Look::on_disk(&from, &stat, Marks::OfLayer)?;
+    (look.stat.uid, look.stat.gid) = (own.uid, own.gid);
+    // Of another user's directory these would say something else.
+    look.stat.mode &= !0o6000;
+    look.put_on(&to, copy::Owners::Real)
 }
 
 fn open(parent: &Arc<OwnedFd>, name: &[u8]) -> crate::sys::Result<Arc<OwnedFd>> {
@@ -134,7 +164,18 @@ pub struct Taken {
 }
 
 /// Takes hold of a workspace, ending a commit that a crash had cut off.
+///
+/// # Errors
+/// InUse also where an apply was cut off: the upper must stay as it is until that
+/// is ended.
 pub fn take(store: &Store, name: &str) -> Outcome<Taken> {
+    let taken = take_any(store, name)?;
+    store.check_no_apply(name)?;
+    Ok(taken)
+}
+
+/// The same for who ends such an apply, or does away with it.
+pub fn take_any(store: &Store, name: &str) -> Outcome<Taken> {
     // Before the lock, which would make a file for any word.
     store.workspace(name)?;
     let lock = store.lock(Object::Workspace(name), Hold::Alone)?;
@@ -148,7 +189,7 @@ pub fn take(store: &Store, name: &str) -> Outcome<Taken> {
 pub fn end_commit(store: &Store, name: &str) -> Outcome<()> {
     store.workspace(name)?;
     match store.commit_is_pending(name)? {
-        true => take(store, name).map(drop),
+        true => take_any(store, name).map(drop),
         false => Ok(()),
     }
 }
@@ -201,7 +242,7 @@ pub fn unmount(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
 /// # Errors
 /// InUse where it is mounted and `insist` does not say to unmount it.
 pub fn remove(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
-    let Taken { record, lock } = take(store, name)?;
+    let Taken { record, lock } = take_any(store, name)?;
     if let (Some(at), Insist::Yes) = (live::mounted_at(store, name), insist) {
         live::unmount(&at, insist)?;
     }
@@ -232,13 +273,19 @@ pub fn reset(store: &Store, name: &str) -> Outcome<()> {
     check_writable(&taken.record)?;
     let _held = idle(store, &taken.record)?;
     let trees = stack::trees(store, &taken.record.lowers)?;
+    empty_upper(store, name, &trees)?;
+    store.replace_workspace(&taken.record.begun_now())
+}
+
+/// Gives a workspace an upper without changes in the place of the one it has.
+pub fn empty_upper(store: &Store, name: &str, trees: &[PathBuf]) -> Outcome<()> {
     let staging = store.stage()?;
     let failed = |e| Failure::system(staging.path(), "be written", e);
     for part in [layout::UPPER, layout::WORK] {
         dir::mkdir(staging.dir().as_fd(), part, 0o755).map_err(failed)?;
     }
     let upper = open(staging.dir(), layout::UPPER).map_err(failed)?;
-    dress_like_top(&trees, &upper)?;
+    dress_like_top(trees, &upper)?;
     store.replace_upper(name, &staging)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::help;
+use super::job_args::{RunArgs, TryArgs};
 use super::store_args::{FsckArgs, InitArgs, LayerCommand, MaterializeArgs, WsCommand};
 
 /// A userspace overlay filesystem: layers of directories shown as one tree
@@ -74,6 +75,12 @@ pub enum Command {
         disable_help_subcommand = true
     )]
     Ws(WsCommand),
+    /// Run a command with a workspace as its root directory
+    #[command(after_help = help::run())]
+    Run(Box<RunArgs>),
+    /// Run a command over a view of a directory, which stays as it is
+    #[command(after_help = help::attempt())]
+    Try(TryArgs),
     /// Show layers as one read-only tree, mounted or copied
     Materialize(MaterializeArgs),
     /// Remove from the store what nobody needs

@@ -76,6 +76,7 @@ pub fn failure_code(kind: FailureKind) -> u8 {
         FailureKind::InUse => 4,
         FailureKind::Exists => 5,
         FailureKind::Integrity => 6,
+        FailureKind::Conflict => 7,
         FailureKind::Mount => 32,
     }
 }

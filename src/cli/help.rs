@@ -139,7 +139,21 @@ pub const OWN_CODES: &[Entry] = &[
     entry("4", "it is in use"),
     entry("5", "it exists already"),
     entry("6", "data is not what its digest or its record says"),
+    entry("7", "what lies below was changed in the meantime"),
     entry("32", "the mount failed"),
+];
+
+/// Exit codes of `acetate run` and `acetate try` beside those of the command.
+pub const JOB_CODES: &[Entry] = &[
+    entry("0 to 124", "the command's own"),
+    entry(
+        "125",
+        "acetate failed: the command was not run, or what was to follow it went wrong; stderr says what",
+    ),
+    entry("126", "the command cannot be run"),
+    entry("127", "there is no such command in the tree"),
+    entry("128+N", "signal N ended the command"),
+    entry("2", "also where acetate's command line is wrong"),
 ];
 
 /// Exit codes of `fuse-overlayfs` and `mount.acetate`: those of mount(8).
@@ -297,6 +311,75 @@ Examples:
   acetate stats merged
   acetate stats merged --watch
   acetate stats merged --format openmetrics >/var/lib/node_exporter/merged.prom";
+
+/// What `acetate run` does, behind its options.
+const RUN: &str = "\
+The command sees the tree as /, with a /proc, /dev and /tmp of its own and the host's /sys, read only; what it puts
+into /tmp is gone afterwards. The network is the host's. It is in a PID namespace: when it ends, or acetate is
+killed, everything that it has started ends too. An ordinary user is root in there, over files of one's own;
+where layers keep the owners of an archive, subordinate ids (/etc/subuid) are other users.
+The mount is seen by nobody else. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on.
+Where the tree cannot be mounted the command is not run.
+";
+
+/// What `acetate try` does, behind its options.
+const TRY: &str = "\
+The view lies over the directory itself and is seen by the command alone: paths lead where they did. What is
+mounted below the directory is not part of the view; for / the host's /dev and /sys are put in, and a /proc
+and a /dev/shm of the command's own. The store is an empty directory in there. Files outside of the directory are the real ones, and so
+is what the command had open before. The list of changes goes to stderr; stdout is the command's.
+Where the view cannot be had the command is not run.
+";
+
+/// Under `acetate ws apply --help`.
+pub const APPLY: &str = "\
+Whatever was changed in the directory since the workspace was made, and is
+changed in the workspace too, is a conflict: all are listed, and nothing is done.
+A file is written beside its place and renamed into it. If this is cut off, the
+next `ws apply` of the workspace goes on where it ended.
+
+Example:
+  acetate try --name job -- make install
+  acetate ws apply job /bin --dry-run
+  acetate ws apply job";
+
+/// Examples of `acetate run`.
+pub const RUN_EXAMPLE: &str = "\
+  acetate run --chain debian --name build -- make -C /src
+  acetate run -w build --bind \"$PWD\":/out -- cp /src/program /out
+  acetate run --chain debian --rm --commit with-vim -- apt-get install -y vim
+";
+
+/// Examples of `acetate try`.
+pub const TRY_EXAMPLE: &str = "\
+  acetate try --name upgrade -- ./upgrade.sh
+  acetate ws diff upgrade
+  acetate ws apply upgrade
+";
+
+/// Under `acetate run --help`.
+pub fn run() -> String {
+    job(RUN, RUN_EXAMPLE)
+}
+
+/// Under `acetate try --help`.
+pub fn attempt() -> String {
+    job(TRY, TRY_EXAMPLE)
+}
+
+fn job(what: &str, example: &str) -> String {
+    let codes = listed(JOB_CODES);
+    format!("{what}\nExit codes:\n{codes}\nExamples:\n{example}")
+}
+
+/// The same for the man pages: paragraphs.
+pub fn of_job(page: &str) -> Option<(&'static str, &'static str)> {
+    match page {
+        "acetate-run" => Some((RUN, RUN_EXAMPLE)),
+        "acetate-try" => Some((TRY, TRY_EXAMPLE)),
+        _ => None,
+    }
+}
 
 /// Under `acetate doctor --help`.
 pub const DOCTOR: &str = "\

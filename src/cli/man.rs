@@ -164,7 +164,16 @@ impl Page {
         if of_mount {
             section(&mut tail, "MOUNT OPTIONS", help::MOUNT_OPTIONS);
         }
-        section(&mut tail, "EXIT STATUS", help::OWN_CODES);
+        let of_job = help::of_job(&self.name);
+        if let Some((notes, _)) = of_job {
+            tail.control("SH", ["NOTES"]);
+            tail.text([roman(notes.replace('\n', " ").trim_end().to_owned())]);
+        }
+        let codes = match of_job {
+            Some(_) => help::JOB_CODES,
+            None => help::OWN_CODES,
+        };
+        section(&mut tail, "EXIT STATUS", codes);
         if of_program || of_mount {
             section(&mut tail, "ENVIRONMENT", help::ENVIRONMENT);
             section(&mut tail, "FILES", help::FILES);
@@ -173,6 +182,8 @@ impl Page {
             example(&mut tail, help::EXAMPLES);
         } else if of_mount {
             example(&mut tail, help::MOUNT_EXAMPLE);
+        } else if let Some((_, text)) = of_job {
+            example(&mut tail, text);
         }
         let others = "acetate(1), acetate-mount(1), acetate-unmount(1), acetate-fuse-overlayfs(1), mount.acetate(8), fusermount3(1)";
         see_also(&mut tail, &self.name, others);
@@ -270,6 +281,9 @@ mod tests {
             "acetate-layer",
             "acetate-layer-commit",
             "acetate-ws-create",
+            "acetate-run",
+            "acetate-try",
+            "acetate-ws-apply",
             "acetate-fuse-overlayfs",
             "mount.acetate",
         ] {

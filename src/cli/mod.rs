@@ -10,6 +10,7 @@ pub mod compat;
 pub mod failure;
 pub mod figures;
 pub mod help;
+pub mod job_args;
 pub mod json;
 pub mod log;
 pub mod man;
@@ -99,6 +100,8 @@ fn run(global: &Global, command: Command) -> ExitCode {
         Command::Init(args) => cmd::init::run(global, output, &args),
         Command::Layer(what) => cmd::layer::run(global, output, what),
         Command::Ws(what) => cmd::ws::run(global, output, what),
+        Command::Run(args) => cmd::job::run(global, output, *args),
+        Command::Try(args) => cmd::job::attempt(global, output, args),
         Command::Materialize(args) => cmd::materialize::run(global, output, args),
         Command::Gc => cmd::upkeep::gc(global, output),
         Command::Fsck(args) => cmd::upkeep::fsck(global, output, &args),

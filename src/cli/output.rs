@@ -46,10 +46,19 @@ impl<'a> Output<'a> {
 
     /// Prints a report.
     pub fn report(self, report: &Report) {
+        raw(self.text(report).as_bytes());
+    }
+
+    /// Prints a report to stderr, where stdout is another program's.
+    pub fn aside(self, report: &Report) {
+        eprint!("{}", self.text(report));
+    }
+
+    fn text(self, report: &Report) -> String {
         match (self.global.format, self.global.quiet) {
-            (Format::Json, _) => self.json(&report.json),
-            (_, true) => lines(report.names.iter().map(String::as_str)),
-            (_, false) => lines(
+            (Format::Json, _) => spread(&report.json),
+            (_, true) => joined(report.names.iter().map(String::as_str)),
+            (_, false) => joined(
                 aligned(&report.head, &report.rows)
                     .iter()
                     .map(String::as_str),
@@ -59,7 +68,7 @@ impl<'a> Output<'a> {
 
     /// Prints a value for programs; an object gets the version of its form.
     pub fn json(self, value: &Value) {
-        lines(std::iter::once(format!("{:#}", versioned(value)).as_str()));
+        raw(spread(value).as_bytes());
     }
 
     /// Says that something was made: its name, or its record.
@@ -138,6 +147,7 @@ fn code_word(kind: FailureKind) -> &'static str {
         FailureKind::Exists => "exists",
         FailureKind::Integrity => "integrity",
         FailureKind::Mount => "mount_failed",
+        FailureKind::Conflict => "conflict",
     }
 }
 
@@ -168,13 +178,22 @@ pub fn aligned(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     all.iter().map(line).collect()
 }
 
-fn lines<'a>(lines: impl Iterator<Item = &'a str>) {
+/// Over several lines, for people to read as well.
+fn spread(value: &Value) -> String {
+    format!("{:#}\n", versioned(value))
+}
+
+fn joined<'a>(lines: impl Iterator<Item = &'a str>) -> String {
     let mut text = String::new();
     for line in lines {
         text.push_str(line);
         text.push('\n');
     }
-    raw(text.as_bytes());
+    text
+}
+
+fn lines<'a>(lines: impl Iterator<Item = &'a str>) {
+    raw(joined(lines).as_bytes());
 }
 
 /// A reader that has gone away is no failure.

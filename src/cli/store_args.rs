@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use super::help;
+
 /// `acetate init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
@@ -178,9 +180,20 @@ pub struct LayerDiffArgs {
     pub second: Option<String>,
 }
 
-/// Layers for a view, and how it is mounted.
+/// Layers for a view, and where it is mounted.
 #[derive(Debug, Args)]
 pub struct StackArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub view: ViewArgs,
+    /// Where to mount it; without it in a folder of the store's
+    #[arg(short = 'm', long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    pub mountpoint: Option<PathBuf>,
+}
+
+/// Layers for a view, and how it is mounted.
+#[derive(Debug, Args)]
+pub struct ViewArgs {
     /// A layer, uppermost first, or an absolute path: that directory in place; may
     /// be repeated
     #[arg(short = 'l', long = "layer", value_name = "LAYER")]
@@ -188,9 +201,6 @@ pub struct StackArgs {
     /// A layer and all that it stands on; may be repeated
     #[arg(long = "chain", value_name = "LAYER")]
     pub chains: Vec<String>,
-    /// Where to mount it; without it in a folder of the store's
-    #[arg(short = 'm', long, value_name = "PATH", value_hint = ValueHint::DirPath)]
-    pub mountpoint: Option<PathBuf>,
     /// Options of the mount, separated by commas, as for `acetate mount`
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<OsString>,
@@ -225,6 +235,9 @@ pub enum WsCommand {
     Rm(WsRmArgs),
     /// Say what was changed in a workspace
     Diff(NameArgs),
+    /// Bring the changes back to the directory that the workspace was made over
+    #[command(after_help = help::APPLY)]
+    Apply(WsApplyArgs),
     /// Throw a workspace's changes away
     Reset(NameArgs),
     /// Make a second workspace with the same layers and a copy of the changes
@@ -276,6 +289,23 @@ pub struct WsRmArgs {
     /// Unmount them first
     #[arg(short = 'f', long)]
     pub force: bool,
+}
+
+/// `acetate ws apply`.
+#[derive(Debug, Args)]
+pub struct WsApplyArgs {
+    /// The workspace, unmounted
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// What to bring back, as `ws diff` shows it, with all below it; without it everything
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Also over what somebody else has changed in the meantime
+    #[arg(long)]
+    pub force: bool,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `acetate ws clone`.

@@ -131,6 +131,17 @@ impl Store {
         if self.commit_is_pending(&workspace.name).unwrap_or(true) {
             return Ok(issues);
         }
+        if !matches!(self.pending_apply(&workspace.name), Ok(None)) {
+            let mut issue = damage(
+                format!("workspace {}", workspace.name),
+                format!(
+                    "an apply was cut off: `acetate ws apply {}` ends it",
+                    workspace.name
+                ),
+            );
+            issue.severity = Severity::Untidy;
+            issues.push(issue);
+        }
         let folder = self.workspace_folder(&workspace.name)?;
         for part in parts {
             let found = dir::probe(folder.as_fd(), part);

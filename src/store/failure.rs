@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys::Errno;
 
 /// What kind of failure it is; the command line gives each an exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// None of the others: the disk, permissions, limits.
     General,
@@ -21,10 +23,12 @@ pub enum FailureKind {
     Integrity,
     /// A mount could not be made.
     Mount,
+    /// What lies below was changed by somebody else in the meantime.
+    Conflict,
 }
 
 /// A failure, as a person is to read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// For the exit code.
     pub kind: FailureKind,

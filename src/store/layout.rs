@@ -13,6 +13,7 @@
 //!     upper/  work/                 its changes (overlayfs format); none for a view
 //!     merged/                       where it is mounted unless it was told another place
 //!     commit/                       only while a commit is under way, see below
+//!     apply.json                    only while `ws apply` is under way: what is brought back
 //!   staging/ID/                     what somebody is making; rubbish where nobody locks it
 //!   locks/KIND.NAME                 empty files, locked with flock(2)
 //!   damaged/                        what `fsck --repair` took out of the way
@@ -86,6 +87,8 @@ pub const UPPER: &[u8] = b"upper";
 pub const WORK: &[u8] = b"work";
 /// Mount point inside a workspace.
 pub const MERGED: &[u8] = b"merged";
+/// An apply under way.
+pub const APPLY: &[u8] = b"apply.json";
 /// A commit under way.
 pub const COMMIT: &[u8] = b"commit";
 /// The same, before it counts.

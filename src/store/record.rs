@@ -112,12 +112,31 @@ pub struct WorkspaceRecord {
     pub mountpoint: PathBuf,
     /// When it was made, RFC 3339.
     pub created: String,
+    /// Until when what lies below was left alone for sure: a later ctime there says
+    /// that somebody changed it since the workspace shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Moment>,
     /// What this version does not know.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
 
+/// A moment of the clock that files get their times from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Moment {
+    /// Seconds since 1970.
+    pub sec: i64,
+    /// Nanoseconds of the second.
+    pub nsec: u32,
+}
+
 impl WorkspaceRecord {
+    /// Whether its mount shows every file as one user's, so that owners say nothing.
+    pub fn squashes(&self) -> bool {
+        let words = self.options.iter().flat_map(|o| o.split(','));
+        words.into_iter().any(|word| word.starts_with("squash_to_"))
+    }
+
     /// The layers of the store in it.
     pub fn layers(&self) -> impl Iterator<Item = &Parent> {
         self.lowers.iter().filter_map(|l| match l {

@@ -331,7 +331,7 @@ pub fn clone_mount(dir: BorrowedFd<'_>, cross: Cross) -> Result<OwnedFd> {
 }
 
 /// mount_setattr(2) on a mount and all below it.
-fn set_mount_attr(mount: &OwnedFd, set: u64) -> Result<()> {
+pub(super) fn set_mount_attr(mount: &OwnedFd, set: u64) -> Result<()> {
     if !features::allowed(Feature::MountSetattr) {
         return Err(Errno::ENOSYS);
     }

@@ -42,7 +42,7 @@ pub fn fork() -> Result<Fork> {
 
 /// Whether this is the only thread, or will be in a moment: one that was told
 /// to end may still be on its way out.
-fn alone_soon() -> bool {
+pub(super) fn alone_soon() -> bool {
     (0..200).any(|_| {
         let alone = thread_count() <= 1;
         if !alone {
@@ -237,6 +237,11 @@ pub fn effective_ids() -> (u32, u32) {
 /// made, the process sees every id as nobody's and is of no use any more: see
 /// [`own_user_namespace_works`].
 pub fn enter_own_user_namespace() -> std::result::Result<(), String> {
+    enter_user_namespace_as(effective_ids())
+}
+
+/// The same, in which this process has the ids `inside` (user and group).
+pub fn enter_user_namespace_as(inside: (u32, u32)) -> std::result::Result<(), String> {
     let (uid, gid) = effective_ids();
     if thread_count() > 1 {
         return Err("this process has several threads".to_owned());
@@ -247,8 +252,8 @@ pub fn enter_own_user_namespace() -> std::result::Result<(), String> {
     let write =
         |file: &str, text: String| std::fs::write(file, text).map_err(|e| format!("{file}: {e}"));
     write("/proc/self/setgroups", "deny".to_owned())?;
-    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    write("/proc/self/uid_map", format!("{} {uid} 1", inside.0))?;
+    write("/proc/self/gid_map", format!("{} {gid} 1", inside.1))
 }
 
 /// Whether [`enter_own_user_namespace`] would work, tried out in a child:
@@ -449,4 +454,19 @@ pub fn trim_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// CLOCK_REALTIME: seconds and nanoseconds.
+pub fn time() -> (i64, u32) {
+    clock(rustix::time::ClockId::Realtime)
+}
+
+/// CLOCK_REALTIME_COARSE, as files get it: the time of the last tick.
+pub fn coarse_time() -> (i64, u32) {
+    clock(rustix::time::ClockId::RealtimeCoarse)
+}
+
+fn clock(which: rustix::time::ClockId) -> (i64, u32) {
+    let now = rustix::time::clock_gettime(which);
+    (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
 }

@@ -9,7 +9,7 @@ use super::shop::{Shop, text};
 use super::support::{require_fuse, require_root};
 
 /// How often each kind of command is killed.
-fn times() -> usize {
+pub fn times() -> usize {
     std::env::var("ACETATE_CRASHES")
         .ok()
         .and_then(|n| n.parse().ok())
@@ -18,10 +18,11 @@ fn times() -> usize {
 
 /// Numbers that look random; the first one is printed, so that a failure can be
 /// told by it.
-struct Dice(u64);
+#[derive(Debug)]
+pub struct Dice(u64);
 
 impl Dice {
-    fn new() -> Dice {
+    pub fn new() -> Dice {
         let seed = std::env::var("ACETATE_SEED")
             .ok()
             .and_then(|s| s.parse().ok());
@@ -34,7 +35,7 @@ impl Dice {
         Dice(seed)
     }
 
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

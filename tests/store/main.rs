@@ -11,6 +11,10 @@
 //! | `upkeep.rs` | gc, fsck, damaged records |
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
 //! | `together.rs` | many processes, many layers |
+//! | `run.rs` | a command with a workspace as root: what it sees, exit codes, signals, kill -9 |
+//! | `attempt.rs` | a command over a live directory, which stays as it is |
+//! | `apply.rs` | changes brought back to a live directory, and what others changed there |
+//! | `apply_crash.rs` | kill -9 at any system call of an apply |
 //! | `users.rs` | an ordinary user, a user namespace, where the store is looked for |
 //!
 //! `ACETATE_CRASHES` says how often `crashes.rs` kills.
@@ -25,11 +29,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod apply;
+mod apply_crash;
 mod archives;
+mod attempt;
 mod changes;
 mod commits;
 mod crashes;
 mod layers;
+mod run;
 mod shop;
 mod together;
 mod upkeep;

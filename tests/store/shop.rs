@@ -47,6 +47,12 @@ impl Shop {
 
     /// A directory for a store that is not made yet.
     pub fn bare() -> Shop {
+        thread_local! {
+            static ONCE: std::cell::OnceCell<()> = const { std::cell::OnceCell::new() };
+        }
+        // Other tests make mount namespaces: copies of our mounts in them would keep
+        // our daemons from ending.
+        ONCE.with(|once| *once.get_or_init(super::support::host::own_mounts));
         let base =
             std::env::var_os("ACETATE_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let temp = tempfile::Builder::new()
@@ -104,6 +110,13 @@ impl Shop {
     pub fn json(&self, words: &[&str]) -> serde_json::Value {
         let words = [words, &["--format", "json"]].concat();
         serde_json::from_str(&self.ok(&words)).unwrap()
+    }
+
+    /// What it says as JSON where it fails.
+    pub fn json_error(&self, words: &[&str]) -> serde_json::Value {
+        let answer = self.run(&[words, &["--format", "json"]].concat());
+        assert_ne!(answer.code, 0, "{words:?}: {answer:?}");
+        serde_json::from_str(&answer.err).unwrap()
     }
 
     /// A directory with files: `a`, its hard link `b`, a symlink, a directory.

@@ -11,10 +11,10 @@ use super::support::mount::acetate_bin;
 use super::support::{DevFuseOpen, as_user, in_userns, require_fuse, require_root};
 
 /// Of a user that every system has: fusermount3 asks for the name.
-const USER: u32 = 65_534;
+pub const USER: u32 = 65_534;
 
 /// A directory of an ordinary user, with a copy of the program that they may run.
-fn home() -> (Shop, std::path::PathBuf) {
+pub fn home() -> (Shop, std::path::PathBuf) {
     let shop = Shop::bare();
     fs::set_permissions(shop.at(""), fs::Permissions::from_mode(0o755)).unwrap();
     let home = shop.at("home");
@@ -26,7 +26,7 @@ fn home() -> (Shop, std::path::PathBuf) {
 }
 
 /// Runs a script in the user's directory; it must succeed.
-fn told(shop: &Shop, home: &Path, script: &str) -> String {
+pub fn told(shop: &Shop, home: &Path, script: &str) -> String {
     let script = format!(
         "set -eu; cd {0}; export HOME={0}; PATH={1}:$PATH; {script}",
         home.display(),

@@ -157,7 +157,7 @@ fn mount_options_are_kept_and_checked() {
         (1000, 1000),
         "the layer's root is shown as 1000"
     );
-    let table = text("/proc/self/mountinfo");
+    let table = text("/proc/thread-self/mountinfo");
     let line = table
         .lines()
         .find(|l| l.contains(&format!(" {at} ")))

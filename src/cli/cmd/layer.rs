@@ -289,6 +289,11 @@ fn compare(root: Option<&Path>, output: Output<'_>, args: &LayerDiffArgs) -> Out
 
 /// Prints a list of changes.
 pub fn say_changes(output: Output<'_>, changes: &[diff::Change]) {
+    output.report(&changes_report(changes));
+}
+
+/// The list, to be printed.
+pub fn changes_report(changes: &[diff::Change]) -> Report {
     let row = |c: &diff::Change| {
         let letter = match c.what {
             diff::What::Added => "A",
@@ -297,10 +302,10 @@ pub fn say_changes(output: Output<'_>, changes: &[diff::Change]) {
         };
         vec![letter.to_owned(), printable(&c.path), c.reasons.join(",")]
     };
-    output.report(&Report {
+    Report {
         head: Vec::new(),
         rows: changes.iter().map(row).collect(),
         names: changes.iter().map(|c| printable(&c.path)).collect(),
         json: json!({ "changes": changes }),
-    });
+    }
 }

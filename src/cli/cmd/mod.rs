@@ -1,8 +1,10 @@
 //! One file per command: its glue, no more.
 
+pub mod apply;
 pub mod completions;
 pub mod doctor;
 pub mod init;
+pub mod job;
 pub mod layer;
 pub mod man;
 pub mod materialize;

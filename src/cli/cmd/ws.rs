@@ -1,5 +1,6 @@
 //! `acetate ws …`.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,11 +13,12 @@ use crate::app::store_root::{self, Use};
 use crate::app::workspace::{self, Done, Mounting, NewWorkspace, Which};
 use crate::app::{Failure, FailureKind, Outcome, WorkspaceKind, WorkspaceRecord, diff};
 use crate::cli::args::Global;
+use crate::cli::cmd::apply;
 use crate::cli::cmd::layer::{each, say_changes, say_damaged};
 use crate::cli::failure::Usage;
 use crate::cli::options::{Meaning, Reader};
 use crate::cli::output::{Output, Report};
-use crate::cli::store_args::{StackArgs, WsCloneArgs, WsCommand, WsCreateArgs};
+use crate::cli::store_args::{StackArgs, ViewArgs, WsCloneArgs, WsCommand, WsCreateArgs};
 use crate::cli::words::parse_map;
 
 /// Runs it.
@@ -32,6 +34,7 @@ pub fn run(global: &Global, output: Output<'_>, what: WsCommand) -> ExitCode {
         WsCommand::Unmount(args) => unmount(root, &args.name, insist(args.lazy)),
         WsCommand::Rm(args) => remove(root, output, &args.names, insist(args.force)),
         WsCommand::Diff(args) => changes(root, output, &args.name),
+        WsCommand::Apply(args) => apply::run(root, output, args),
         WsCommand::Reset(args) => reset(root, &args.name),
         WsCommand::Clone(args) => clone(root, output, &args),
     })
@@ -64,25 +67,52 @@ pub fn wanted(
     stack: StackArgs,
     mount: Mounting,
 ) -> Outcome<NewWorkspace> {
-    let options = mount_options(&stack)
-        .map_err(|usage| Failure::new(FailureKind::Usage, usage.what, usage.hint))?;
-    let layers = stack.layers.into_iter().map(Asked::Layer);
-    let chains = stack.chains.into_iter().map(Asked::Chain);
+    let mountpoint = stack.mountpoint;
+    Ok(NewWorkspace {
+        mountpoint,
+        ..wanted_view(name, kind, stack.view, mount)?
+    })
+}
+
+/// The same for a view that is mounted in its own folder.
+pub fn wanted_view(
+    name: String,
+    kind: WorkspaceKind,
+    view: ViewArgs,
+    mount: Mounting,
+) -> Outcome<NewWorkspace> {
+    let options = mount_options(&view.options, &view.uidmap, &view.gidmap)?;
+    let layers = view.layers.into_iter().map(Asked::Layer);
+    let chains = view.chains.into_iter().map(Asked::Chain);
     Ok(NewWorkspace {
         name,
         kind,
         layers: layers.chain(chains).collect(),
         options,
-        mountpoint: stack.mountpoint,
+        mountpoint: None,
         mount,
     })
 }
 
-/// The words for the mount, read once so that a mistake is found now.
-fn mount_options(stack: &StackArgs) -> Result<Vec<String>, Usage> {
+/// The words of `-o`, `--uidmap` and `--gidmap` for the mount, read once so that a
+/// mistake is found now.
+pub fn mount_options(
+    options: &[OsString],
+    uidmap: &[String],
+    gidmap: &[String],
+) -> Outcome<Vec<String>> {
+    read_options(options, uidmap, gidmap)
+        .map_err(|usage| Failure::new(FailureKind::Usage, usage.what, usage.hint))
+}
+
+fn read_options(
+    options: &[OsString],
+    uidmap: &[String],
+    gidmap: &[String],
+) -> Result<Vec<String>, Usage> {
     let mut words = Vec::new();
     let mut reader = Reader::default();
-    for text in &stack.options {
+    for text in options {
         reader.read(text.as_bytes())?;
         words.push(
             text.to_str()
@@ -91,7 +121,7 @@ fn mount_options(stack: &StackArgs) -> Result<Vec<String>, Usage> {
         );
     }
     check(&reader.finish())?;
-    for (key, maps) in [("uidmapping", &stack.uidmap), ("gidmapping", &stack.gidmap)] {
+    for (key, maps) in [("uidmapping", uidmap), ("gidmapping", gidmap)] {
         if maps.is_empty() {
             continue;
         }
