@@ -4,6 +4,7 @@
 //! |---|---|
 //! | unmounted, upper stands alone | the upper itself becomes the layer, the workspace gets an empty one upon it |
 //! | unmounted, upper leans on lowers (redirects, metacopies, lost link names) | a copy that stands alone becomes the layer, the workspace stays as it is |
+//! | a plain copy | what its manifest shows to be other than it was ([`super::copied`]), the workspace stays as it is |
 //! | mounted | it is synced, changes are held while the upper is copied, the workspace stays as it is |
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,10 +17,11 @@ use crate::store::commit::Plan;
 use crate::store::failure::{Failure, Outcome};
 use crate::store::layers::Added;
 use crate::store::layout;
-use crate::store::record::{Lower, Parent, WorkspaceRecord};
+use crate::store::record::{Lower, Parent, WorkspaceKind, WorkspaceRecord};
 use crate::sys::dir::{self, Cross};
 
 use super::content;
+use super::copied;
 use super::copy::{self, Marks, Owners};
 use super::hold::Held;
 use super::layer::{self, Growing, Made, NewLayer, Parents};
@@ -44,6 +46,9 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
     store.check_free(&new.name)?;
     let taken = workspace::take(store, name)?;
     workspace::check_writable(&taken.record)?;
+    if taken.record.kind == WorkspaceKind::Copy {
+        return copied::layer::commit(store, &taken, new, how);
+    }
     let lowers = stack::trees(store, &taken.record.lowers)?;
     let path = store.workspace_path(name).join("upper");
     let upper = store.workspace_folder(name).and_then(|folder| {
@@ -85,12 +90,13 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let content = content::measure(growing.tree(), &growing.path(), &SideRecords::default())?;
+    let records = SideRecords::default();
+    let content = content::measure(growing.tree(), &growing.path(), &records)?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
         How::Squash => Parents::default(),
     };
-    growing.finish_upon(store, &content, new, parents)
+    growing.finish_upon(store, &content, &records, new, parents)
 }
 
 fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
@@ -100,7 +106,7 @@ fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
     let failed = |path: PathBuf, e| Failure::system(&PathBuf::from("/").join(path), "be copied", e);
     let root = view.at(std::iter::empty()).ok().flatten();
     let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
-    view.write_out(&root, growing.tree(), &mut links, source.owners)
+    view.write_out(&root, growing.tree(), &mut links, source.owners.into())
         .map_err(|(path, e)| failed(path, e))?;
     let survey = resolve::survey(source.upper).map_err(|e| failed(PathBuf::new(), e))?;
     resolve::find_lost_names(source, &survey, &view, growing.tree(), &links)?;

@@ -5,7 +5,7 @@
 //! below a directory that hides or moves what lies beneath it, everything is.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,9 +13,11 @@ use crate::layer::mark::{self, Marks, OPAQUE_FILES, Opaque};
 use crate::overlay::Entry;
 use crate::store::Store;
 use crate::store::failure::{Failure, Outcome};
+use crate::store::record::WorkspaceKind;
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, file};
 
+use super::copied;
 use super::layer::{chain, kind_name, view};
 use super::own_files;
 use super::stack;
@@ -56,6 +58,9 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
     end_commit(store, name)?;
     let record = store.workspace(name)?;
     check_writable(&record)?;
+    if record.kind == WorkspaceKind::Copy {
+        return copied::changes::find(store, &record);
+    }
     let lowers = stack::trees(store, &record.lowers)?;
     over(store.workspace_path(name).join("upper"), lowers)
 }
@@ -275,24 +280,29 @@ impl<'a> Comparison<'a> {
 
     fn same_data(&self, view: &View, before: &Entry, after: &Entry) -> Result<bool> {
         let (b, a) = (view.data(&before.node)?, self.after.data(&after.node)?);
-        let (mut left, mut right) = (vec![0u8; 1 << 16], vec![0u8; 1 << 16]);
-        let mut at = 0u64;
-        loop {
-            let n = file::read_at(b.as_fd(), &mut left, at)?;
-            let m = file::read_at(a.as_fd(), &mut right, at)?;
-            if n != m || left.get(..n) != right.get(..m) {
-                return Ok(false);
-            }
-            if n == 0 {
-                return Ok(true);
-            }
-            at = at.saturating_add(n as u64);
+        same_bytes(b.as_fd(), a.as_fd())
+    }
+}
+
+/// Whether two files hold the same.
+pub(super) fn same_bytes(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
+    let (mut left, mut right) = (vec![0u8; 1 << 16], vec![0u8; 1 << 16]);
+    let mut at = 0u64;
+    loop {
+        let n = file::read_at(a, &mut left, at)?;
+        let m = file::read_at(b, &mut right, at)?;
+        if n != m || left.get(..n) != right.get(..m) {
+            return Ok(false);
         }
+        if n == 0 {
+            return Ok(true);
+        }
+        at = at.saturating_add(n as u64);
     }
 }
 
 /// The directory at a path below the root, no symlink followed.
-fn below(root: &Arc<OwnedFd>, path: &[Name]) -> Result<Arc<OwnedFd>> {
+pub(super) fn below(root: &Arc<OwnedFd>, path: &[Name]) -> Result<Arc<OwnedFd>> {
     let mut at = root.clone();
     for name in path {
         at = match dir::open_dir_at(at.as_fd(), name, Cross::Refuse) {
@@ -303,7 +313,7 @@ fn below(root: &Arc<OwnedFd>, path: &[Name]) -> Result<Arc<OwnedFd>> {
     Ok(at)
 }
 
-fn bytes_of(path: &[Name]) -> Vec<u8> {
+pub(super) fn bytes_of(path: &[Name]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for name in path {
         bytes.push(b'/');
@@ -319,7 +329,10 @@ fn shown(path: &[Name]) -> String {
     String::from_utf8_lossy(&bytes_of(path)).into_owned()
 }
 
-fn change((path, what, kind, reasons): (Vec<Name>, What, Kind, Vec<&'static str>)) -> Change {
+/// One line of the answer.
+pub(super) fn change(
+    (path, what, kind, reasons): (Vec<Name>, What, Kind, Vec<&'static str>),
+) -> Change {
     let bytes = bytes_of(&path);
     let hex = |b: &Vec<u8>| b.iter().map(|b| format!("{b:02x}")).collect::<String>();
     Change {

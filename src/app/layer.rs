@@ -97,14 +97,7 @@ impl Growing {
         new: &NewLayer,
     ) -> Outcome<Made> {
         let parents = parents_of(store, new.parent.as_deref())?;
-        if !records.is_empty() {
-            let failed = |e| Failure::system(self.staging.path(), "be written", e);
-            let folder = open(self.staging.dir(), FOLDER).map_err(failed)?;
-            let text = records.to_text();
-            small::write_new(folder.as_fd(), layout::SIDE_RECORDS, text.as_bytes())
-                .map_err(failed)?;
-        }
-        self.finish_upon(store, content, new, parents)
+        self.finish_upon(store, content, records, new, parents)
     }
 
     /// The same upon these layers, the next one first.
@@ -112,9 +105,17 @@ impl Growing {
         self,
         store: &Store,
         content: &Content,
+        records: &SideRecords,
         new: &NewLayer,
         parents: Parents,
     ) -> Outcome<Made> {
+        if !records.is_empty() {
+            let failed = |e| Failure::system(self.staging.path(), "be written", e);
+            let folder = open(self.staging.dir(), FOLDER).map_err(failed)?;
+            let text = records.to_text();
+            small::write_new(folder.as_fd(), layout::SIDE_RECORDS, text.as_bytes())
+                .map_err(failed)?;
+        }
         let synced = match content.entries > MANY {
             true => file::sync_fs(self.tree.as_fd()),
             false => tidy(&self.tree, Sync::Each),

@@ -88,7 +88,7 @@ fn write(
         .at(std::iter::empty())
         .map_err(here)?
         .ok_or_else(|| here(Errno::ENOENT))?;
-    view.write_out(&root, &tree, &mut links, owners)
+    view.write_out(&root, &tree, &mut links, owners.into())
         .map_err(|(path, e)| failed(path, e))?;
     file::sync_fs(tree.as_fd()).map_err(here)
 }

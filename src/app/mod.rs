@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod content;
+pub mod copied;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
@@ -17,6 +18,7 @@ pub mod own_files;
 pub mod resolve;
 pub mod stack;
 pub mod store_root;
+pub mod tree;
 pub mod unmount;
 pub mod upkeep;
 pub mod view;

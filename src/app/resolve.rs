@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::layer::mark::{Marks as LayerMarks, NlinkMark};
+use crate::layer::mark::{Marks as LayerMarks, NlinkMark, OPAQUE_FILES};
 use crate::overlay::Entry;
 use crate::store::failure::{Failure, Outcome};
 use crate::sys::stat::SetTime;
@@ -184,15 +184,22 @@ impl Resolving<'_> {
         dir::mkdir(to.as_fd(), name, 0o700)?;
         let made = Arc::new(dir::open_dir_at(to.as_fd(), name, dir::Cross::Refuse)?);
         self.view
-            .write_out(&entry, &made, self.links, self.owners)
+            .write_out(&entry, &made, self.links, self.owners.into())
             .map_err(|(_, e)| e)?;
         set_opaque(&Spot::fd(made))
     }
 }
 
-fn set_opaque(spot: &Spot) -> Result<()> {
-    match xattr::set(spot, b"trusted.overlay.opaque", b"y", 0) {
+/// Makes a directory of a layer hide what lies below it.
+pub(super) fn set_opaque(spot: &Spot) -> Result<()> {
+    let set = match xattr::set(spot, b"trusted.overlay.opaque", b"y", 0) {
         Err(Errno::EPERM) => xattr::set(spot, b"user.overlay.opaque", b"y", 0),
+        r => r,
+    };
+    match set {
+        Err(Errno::EOPNOTSUPP) => {
+            dir::create_file(spot.descriptor().as_fd(), OPAQUE_FILES[0], 0o600).map(drop)
+        }
         r => r,
     }
 }
@@ -316,7 +323,8 @@ impl Search<'_> {
                 let way = path.iter().take(depth + 1).map(|n| &n[..]);
                 let entry = self.view.at(way)?.ok_or(Errno::ENOENT)?;
                 let spot = Spot::at(at.clone(), name.clone());
-                self.view.look(&entry)?.put_on(&spot, self.owners)?;
+                let look = self.view.look(&entry, self.owners.into())?;
+                look.put_on(&spot, self.owners)?;
             }
             at = Arc::new(dir::open_dir_at(at.as_fd(), name, dir::Cross::Refuse)?);
         }

@@ -13,6 +13,9 @@
 //!     upper/  work/                 its changes (overlayfs format); none for a view
 //!     merged/                       where it is mounted unless it was told another place
 //!     commit/                       only while a commit is under way, see below
+//!     copy/                         of a copy, in the place of the three above:
+//!       tree/                       what the lowers show, written out; it is written to
+//!       manifest                    what was written, see `manifest`
 //!   staging/ID/                     what somebody is making; rubbish where nobody locks it
 //!   locks/KIND.NAME                 empty files, locked with flock(2)
 //!   damaged/                        what `fsck --repair` took out of the way
@@ -86,6 +89,12 @@ pub const UPPER: &[u8] = b"upper";
 pub const WORK: &[u8] = b"work";
 /// Mount point inside a workspace.
 pub const MERGED: &[u8] = b"merged";
+/// A plain tree and its manifest: one folder, so that both change in one step.
+pub const COPY: &[u8] = b"copy";
+/// The manifest in it; its tree is called [`TREE`].
+pub const MANIFEST: &[u8] = b"manifest";
+/// Longest manifest.
+pub const MANIFEST_MAX: u64 = 1 << 30;
 /// A commit under way.
 pub const COMMIT: &[u8] = b"commit";
 /// The same, before it counts.
