@@ -20,6 +20,7 @@ use crate::store::layout;
 use crate::store::record::{Lower, Parent, WorkspaceKind, WorkspaceRecord};
 use crate::sys::dir::{self, Cross};
 
+use super::anchors;
 use super::content;
 use super::copied;
 use super::copy::{self, Marks, Owners};
@@ -63,6 +64,7 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
     };
     let source = Source {
         upper: &upper,
+        index: index_of(store, name),
         path,
         lowers: &lowers,
         owners,
@@ -76,13 +78,19 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         How::Squash => squashed(store, &source)?,
         How::Changes => {
             let failed = |e| Failure::system(&source.path, "be read", e);
-            let survey = resolve::survey(&upper).map_err(failed)?;
+            let survey = resolve::survey(&upper, source.index.as_ref()).map_err(failed)?;
             if held.is_none() && !survey.incomplete {
+                if survey.opaque {
+                    resolve::drop_idle_marks(&upper, &lowers)?;
+                }
                 return by_moving(store, &taken, &source, new);
             }
             let growing = Growing::new(store)?;
             let mut links = growing.links()?;
             resolve::copy_alone(&source, &survey, growing.tree(), &mut links)?;
+            if survey.opaque || survey.incomplete {
+                resolve::drop_idle_marks(growing.tree(), &lowers)?;
+            }
             growing
         }
     };
@@ -99,6 +107,14 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
     growing.finish_upon(store, &content, &records, new, parents)
 }
 
+/// The index beside a workspace's upper, where there is one.
+pub(super) fn index_of(store: &Store, name: &str) -> Option<Arc<OwnedFd>> {
+    let at = |parent: &OwnedFd, name: &[u8]| dir::open_dir_at(parent.as_fd(), name, Cross::Refuse);
+    let folder = store.workspace_folder(name).ok()?;
+    let index = at(&folder, layout::WORK).and_then(|work| at(&work, b"index"));
+    index.ok().map(Arc::new)
+}
+
 fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
     let view = source.view()?;
     let growing = Growing::new(store)?;
@@ -108,8 +124,9 @@ fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
     let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
     view.write_out(&root, growing.tree(), &mut links, source.owners.into())
         .map_err(|(path, e)| failed(path, e))?;
-    let survey = resolve::survey(source.upper).map_err(|e| failed(PathBuf::new(), e))?;
-    resolve::find_lost_names(source, &survey, &view, growing.tree(), &links)?;
+    let survey = resolve::survey(source.upper, source.index.as_ref());
+    let survey = survey.map_err(|e| failed(PathBuf::new(), e))?;
+    anchors::find_lost_names(source, &survey, &view, growing.tree(), &mut links)?;
     Ok(growing)
 }
 

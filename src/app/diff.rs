@@ -17,9 +17,12 @@ use crate::store::record::WorkspaceKind;
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, file};
 
+use super::anchors;
+use super::commit;
 use super::copied;
 use super::layer::{chain, kind_name, view};
 use super::own_files;
+use super::resolve;
 use super::stack;
 use super::view::View;
 use super::workspace::{check_writable, end_commit};
@@ -62,7 +65,10 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
         return copied::changes::find(store, &record);
     }
     let lowers = stack::trees(store, &record.lowers)?;
-    over(store.workspace_path(name).join("upper"), lowers)
+    let upper = store.workspace_path(name).join("upper");
+    let (before, after, top) = views(upper, lowers)?;
+    let comparison = Comparison::new(Some(&before), &after, Some(top));
+    comparison.run_with(commit::index_of(store, name))
 }
 
 /// What a layer changes in the layers below it.
@@ -88,10 +94,16 @@ pub fn between(store: &Store, first: &str, second: &str) -> Outcome<Vec<Change>>
 }
 
 fn over(top: PathBuf, lowers: Vec<PathBuf>) -> Outcome<Vec<Change>> {
+    let (before, after, top) = views(top, lowers)?;
+    Comparison::new(Some(&before), &after, Some(top)).run()
+}
+
+/// The view below a layer, the one with it, and its tree.
+fn views(top: PathBuf, lowers: Vec<PathBuf>) -> Outcome<(View, View, Arc<OwnedFd>)> {
     let before = View::open(&lowers)?;
     let after = View::open(&[vec![top.clone()], lowers].concat())?;
     let root = dir::open_root(&top).map_err(|e| Failure::system(&top, "be opened", e))?;
-    Comparison::new(Some(&before), &after, Some(Arc::new(root))).run()
+    Ok((before, after, Arc::new(root)))
 }
 
 /// A directory that is to be compared.
@@ -122,8 +134,13 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn run(mut self) -> Outcome<Vec<Change>> {
-        let compared = self.all();
+    fn run(self) -> Outcome<Vec<Change>> {
+        self.run_with(None)
+    }
+
+    /// The same, of an upper with this index beside it.
+    fn run_with(mut self, index: Option<Arc<OwnedFd>>) -> Outcome<Vec<Change>> {
+        let compared = self.all().and_then(|()| self.further_names(index));
         let at = self
             .waiting
             .last()
@@ -152,6 +169,27 @@ impl<'a> Comparison<'a> {
                 self.one(&pair, name)?;
             }
         }
+        Ok(())
+    }
+
+    /// Names that only an index leads to the upper's files from.
+    fn further_names(&mut self, index: Option<Arc<OwnedFd>>) -> Result<()> {
+        let (Some(top), Some(before), Some(index)) = (&self.top, self.before, index) else {
+            return Ok(());
+        };
+        let lost = resolve::survey(top, Some(&index))?.lost;
+        let mut found = Vec::new();
+        anchors::each(self.after, &lost, |path, name, _, file| {
+            let path: Vec<Name> = path.iter().chain([name]).cloned().collect();
+            if let Some(entry) = before.at(path.iter().map(|n| &n[..]))? {
+                let reasons = anchors::reasons(before, &entry, file)?;
+                if !reasons.is_empty() {
+                    found.push((path, What::Changed, Kind::File, reasons));
+                }
+            }
+            Ok(())
+        })?;
+        self.found.extend(found);
         Ok(())
     }
 

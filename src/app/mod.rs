@@ -1,5 +1,6 @@
 //! What a user can ask for: one file per verb. Nothing here prints.
 
+pub mod anchors;
 pub mod commit;
 pub mod content;
 pub mod copied;

@@ -8,8 +8,11 @@
 //! | `workspaces.rs` | workspaces: made, mounted, reset, copied, removed |
 //! | `commits.rs` | what a commit takes along, mounted and not, and what stands alone |
 //! | `changes.rs` | diff |
+//! | `copies.rs` | copied workspaces: the same commands and answers without a mount |
 //! | `upkeep.rs` | gc, fsck, damaged records |
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
+//! | `matrix.rs` | the README's matrix of privileges, cell by cell |
+//! | `shells.rs` | completion in bash, and the job-runner script |
 //! | `together.rs` | many processes, many layers |
 //! | `users.rs` | an ordinary user, a user namespace, where the store is looked for |
 //!
@@ -28,8 +31,12 @@ mod support;
 mod archives;
 mod changes;
 mod commits;
+mod copies;
 mod crashes;
 mod layers;
+mod matrix;
+mod script;
+mod shells;
 mod shop;
 mod together;
 mod upkeep;

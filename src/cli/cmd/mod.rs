@@ -1,5 +1,6 @@
 //! One file per command: its glue, no more.
 
+pub mod complete;
 pub mod completions;
 pub mod doctor;
 pub mod init;
