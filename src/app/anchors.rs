@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
+use crate::layer::disguise::DISGUISED;
 use crate::layer::mark::{Marks as LayerMarks, NlinkMark};
 use crate::layer::reserved;
 use crate::overlay::Entry;
@@ -165,7 +166,9 @@ pub fn reasons(view: &View, before: &Entry, file: &LostFile) -> Result<Vec<&'sta
             reasons.push("content");
         }
     }
-    if view.xattrs(&before.node)? != shown_xattrs(&file.spot)? {
+    let disguised = marks.disguise.is_some();
+    let undisguised = |disk: &[u8]| view_name(disk, disguised);
+    if view.xattrs(&before.node)? != shown_xattrs(&file.spot, undisguised)? {
         reasons.push("xattrs");
     }
     if b.mtime != after.mtime {
@@ -174,12 +177,24 @@ pub fn reasons(view: &View, before: &Entry, file: &LostFile) -> Result<Vec<&'sta
     Ok(reasons)
 }
 
-fn shown_xattrs(spot: &Spot) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+/// The name that a mount shows for one on disk.
+fn view_name(disk: &[u8], disguised: bool) -> Option<Vec<u8>> {
+    let kept = disk.strip_prefix(DISGUISED);
+    match kept.filter(|name| disguised && name.starts_with(b"security.")) {
+        Some(name) => Some(name.to_vec()),
+        None => reserved::to_view(disk).map(std::borrow::Cow::into_owned),
+    }
+}
+
+fn shown_xattrs(
+    spot: &Spot,
+    shown: impl Fn(&[u8]) -> Option<Vec<u8>>,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let list = xattr::list(spot)?;
     let mut found = Vec::new();
     for disk in xattr::names(&list) {
-        if let (Some(name), Some(value)) = (reserved::to_view(disk), xattr::get(spot, disk)?) {
-            found.push((name.into_owned(), value));
+        if let (Some(name), Some(value)) = (shown(disk), xattr::get(spot, disk)?) {
+            found.push((name, value));
         }
     }
     found.sort_unstable();

@@ -23,12 +23,13 @@ use crate::sys::dir::{self, Cross};
 use super::anchors;
 use super::content;
 use super::copied;
-use super::copy::{self, Marks, Owners};
+use super::copy::{self, Marks};
 use super::hold::Held;
 use super::layer::{self, Growing, Made, NewLayer, Parents};
 use super::live::{self, State};
 use super::own_files;
 use super::resolve::{self, Source};
+use super::side::Beside;
 use super::stack;
 use super::workspace::{self, Taken};
 
@@ -58,10 +59,7 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
             .map(Arc::new)
             .map_err(|e| Failure::system(&path, "be opened", e))
     })?;
-    let owners = match stack::is_disguised(store, &taken.record.lowers)? {
-        true => Owners::Disguised,
-        false => Owners::Real,
-    };
+    let owners = stack::owners(store, &taken.record.lowers)?;
     let source = Source {
         upper: &upper,
         index: index_of(store, name),
@@ -74,8 +72,12 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         State::Elsewhere(who) => return Err(workspace::in_use(&taken.record, &who)),
         State::Unmounted(lock) => (None, lock),
     };
+    let mut records = SideRecords::default();
     let growing = match how {
-        How::Squash => squashed(store, &source)?,
+        How::Squash => {
+            let beside = Beside::of(store, &taken.record.lowers, 1)?;
+            squashed(store, &source, &beside, &mut records)?
+        }
         How::Changes => {
             let failed = |e| Failure::system(&source.path, "be read", e);
             let survey = resolve::survey(&upper, source.index.as_ref()).map_err(failed)?;
@@ -98,7 +100,6 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let records = SideRecords::default();
     let content = content::measure(growing.tree(), &growing.path(), &records)?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
@@ -115,7 +116,12 @@ pub(super) fn index_of(store: &Store, name: &str) -> Option<Arc<OwnedFd>> {
     index.ok().map(Arc::new)
 }
 
-fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
+fn squashed(
+    store: &Store,
+    source: &Source<'_>,
+    beside: &Beside,
+    records: &mut SideRecords,
+) -> Outcome<Growing> {
     let view = source.view()?;
     let growing = Growing::new(store)?;
     let mut links = growing.links()?;
@@ -124,6 +130,11 @@ fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
     let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
     view.write_out(&root, growing.tree(), &mut links, source.owners.into())
         .map_err(|(path, e)| failed(path, e))?;
+    if !beside.is_empty() {
+        beside
+            .all(&view, records)
+            .map_err(|e| failed(PathBuf::new(), e))?;
+    }
     let survey = resolve::survey(source.upper, source.index.as_ref());
     let survey = survey.map_err(|e| failed(PathBuf::new(), e))?;
     anchors::find_lost_names(source, &survey, &view, growing.tree(), &mut links)?;

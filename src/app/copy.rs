@@ -174,7 +174,8 @@ impl Look {
             match xattr::set(to, name, value, 0) {
                 // A label of SELinux is the policy's to give.
                 Err(Errno::EPERM | Errno::EOPNOTSUPP) if name == b"security.selinux" => {}
-                Err(Errno::EPERM | Errno::EOPNOTSUPP)
+                // EINVAL: capabilities in a user namespace that has no root.
+                Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EINVAL)
                     if owners == Owners::Own && !name.starts_with(b"user.") => {}
                 r => r?,
             }

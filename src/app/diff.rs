@@ -13,13 +13,14 @@ use crate::layer::mark::{self, Marks, OPAQUE_FILES, Opaque};
 use crate::overlay::Entry;
 use crate::store::Store;
 use crate::store::failure::{Failure, Outcome};
-use crate::store::record::WorkspaceKind;
+use crate::store::record::{Lower, WorkspaceKind};
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, file};
 
 use super::anchors;
 use super::commit;
 use super::copied;
+use super::copy::Owners;
 use super::layer::{chain, kind_name, view};
 use super::own_files;
 use super::resolve;
@@ -66,7 +67,8 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
     }
     let lowers = stack::trees(store, &record.lowers)?;
     let upper = store.workspace_path(name).join("upper");
-    let (before, after, top) = views(upper, lowers)?;
+    let owners = stack::owners(store, &record.lowers)?;
+    let (before, after, top) = views(upper, lowers, owners)?;
     let comparison = Comparison::new(Some(&before), &after, Some(top));
     comparison.run_with(commit::index_of(store, name))
 }
@@ -74,17 +76,16 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
 /// What a layer changes in the layers below it.
 pub fn of_layer(store: &Store, asked: &str) -> Outcome<Vec<Change>> {
     own_files::reach();
-    let mut trees = Vec::new();
-    for layer in chain(store, asked)? {
-        store.content(&layer.diff_id)?;
-        trees.push(store.tree_path(&layer.diff_id));
-    }
+    let layers: Vec<Lower> = chain(store, asked)?.into_iter().map(Lower::Layer).collect();
+    let owners = stack::owners(store, &layers)?;
+    let mut trees = stack::trees(store, &layers)?;
     let top = trees.remove(0);
     if trees.is_empty() {
-        let after = View::open(&[top])?;
+        let after = View::keeping(&[top], owners)?;
         return Comparison::new(None, &after, None).run();
     }
-    over(top, trees)
+    let (before, after, top) = views(top, trees, owners)?;
+    Comparison::new(Some(&before), &after, Some(top)).run()
 }
 
 /// What is other in `second`, each with everything below it.
@@ -93,15 +94,14 @@ pub fn between(store: &Store, first: &str, second: &str) -> Outcome<Vec<Change>>
     Comparison::new(Some(&before), &after, None).run()
 }
 
-fn over(top: PathBuf, lowers: Vec<PathBuf>) -> Outcome<Vec<Change>> {
-    let (before, after, top) = views(top, lowers)?;
-    Comparison::new(Some(&before), &after, Some(top)).run()
-}
-
 /// The view below a layer, the one with it, and its tree.
-fn views(top: PathBuf, lowers: Vec<PathBuf>) -> Outcome<(View, View, Arc<OwnedFd>)> {
-    let before = View::open(&lowers)?;
-    let after = View::open(&[vec![top.clone()], lowers].concat())?;
+fn views(
+    top: PathBuf,
+    lowers: Vec<PathBuf>,
+    owners: Owners,
+) -> Outcome<(View, View, Arc<OwnedFd>)> {
+    let before = View::keeping(&lowers, owners)?;
+    let after = View::keeping(&[vec![top.clone()], lowers].concat(), owners)?;
     let root = dir::open_root(&top).map_err(|e| Failure::system(&top, "be opened", e))?;
     Ok((before, after, Arc::new(root)))
 }

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 pub use crate::store::layers::Added;
 use crate::store::layout;
-use crate::store::record::{Content, LayerRecord, Parent, now};
+use crate::store::record::{Content, LayerRecord, Lower, Parent, now};
 use crate::store::staging::Staging;
 use crate::store::tidy::{MANY, Sync, tidy};
 use crate::sys::dir::{self, Cross};
@@ -23,6 +23,7 @@ use crate::sys::{Errno, Kind, Spot, Timespec, file, mount, process, small};
 use super::content;
 use super::copy::{self, Links, Marks};
 use super::own_files;
+use super::stack;
 use super::view::{View, components};
 
 /// The folder in staging that becomes a layer.
@@ -297,13 +298,9 @@ fn hold(path: &Path) -> Outcome<Arc<OwnedFd>> {
 /// The view of a layer upon its parents, and its name in messages.
 pub fn view(store: &Store, asked: &str) -> Outcome<View> {
     own_files::reach();
-    let layers = chain(store, asked)?;
-    let mut trees = Vec::new();
-    for layer in &layers {
-        store.content(&layer.diff_id)?;
-        trees.push(store.tree_path(&layer.diff_id));
-    }
-    View::open(&trees)
+    let layers: Vec<Lower> = chain(store, asked)?.into_iter().map(Lower::Layer).collect();
+    let owners = stack::owners(store, &layers)?;
+    View::keeping(&stack::trees(store, &layers)?, owners)
 }
 
 /// One name in a directory.

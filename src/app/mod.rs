@@ -17,6 +17,7 @@ pub mod materialize;
 pub mod mount;
 pub mod own_files;
 pub mod resolve;
+pub mod side;
 pub mod stack;
 pub mod store_root;
 pub mod tree;

@@ -91,7 +91,8 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// The merged view, made when something has to be looked up in it.
     pub fn view(&self) -> Outcome<View> {
-        View::open(&[std::slice::from_ref(&self.path), self.lowers].concat())
+        let trees = [std::slice::from_ref(&self.path), self.lowers].concat();
+        View::keeping(&trees, self.owners)
     }
 }
 
@@ -169,7 +170,11 @@ impl Visitor for Dropping<'_> {
 /// Takes every form of the mark off; the directory's times stay.
 fn unset_opaque(spot: &Spot, dir: BorrowedFd<'_>) -> Result<()> {
     let before = spot.stat()?;
-    for name in ["trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"] {
+    for name in [
+        "trusted.overlay.opaque",
+        "user.overlay.opaque",
+        "user.fuseoverlayfs.opaque",
+    ] {
         match xattr::get(spot, name.as_bytes())? {
             Some(value) if value == b"y" => xattr::remove(spot, name.as_bytes())?,
             _ => {}

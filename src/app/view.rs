@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::overlay::inode::node::Node;
 use crate::overlay::listing::Item;
-use crate::overlay::options::{LowerArg, Options};
+use crate::overlay::options::{LowerArg, Options, XattrPermissions};
 use crate::overlay::{Attr, Caller, Entry, Overlay};
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::sys::tree::Trail;
@@ -30,6 +30,19 @@ impl View {
     /// Opens the view of these trees, uppermost first.
     pub fn open(lowers: &[PathBuf]) -> Outcome<View> {
         View::with(lowers, Options::default())
+    }
+
+    /// The same of layers that keep owners so: a mount of disguised ones shows the
+    /// capabilities, too, that stand in other xattrs there.
+    pub fn keeping(lowers: &[PathBuf], owners: Owners) -> Outcome<View> {
+        let permissions = (owners == Owners::Disguised).then_some(XattrPermissions::User);
+        View::with(
+            lowers,
+            Options {
+                xattr_permissions: permissions,
+                ..Options::default()
+            },
+        )
     }
 
     /// The same, as a mount with these options (maps of ids, permissions in xattrs)

@@ -131,12 +131,7 @@ fn unlink(tree: &Path, at: &Path) {
     }
 }
 
-fn place(
-    store: &Store,
-    kind: WorkspaceKind,
-    name: &str,
-    given: Option<&Path>,
-) -> Outcome<PathBuf> {
+fn place(store: &Store, kind: WorkspaceKind, name: &str, given: Option<&Path>) -> Outcome<PathBuf> {
     let Some(path) = given else {
         return Ok(match kind {
             WorkspaceKind::Copy => store.copy_path(name),

@@ -99,9 +99,7 @@ fn option_of<'c, 'w>(of: &'c Command, word: &'w str) -> (Option<&'c Arg>, Option
 fn positional(of: &Command, number: usize) -> Option<&Arg> {
     let all: Vec<&Arg> = of.get_positionals().collect();
     let many = |a: &&&Arg| a.get_num_args().is_some_and(|n| n.max_values() > 1);
-    all.get(number)
-        .or_else(|| all.last().filter(many))
-        .copied()
+    all.get(number).or_else(|| all.last().filter(many)).copied()
 }
 
 /// What an argument names: its value's name says so, or the command it belongs to.
@@ -205,7 +203,13 @@ mod tests {
         ] {
             assert_eq!(at(line).wanted, Some(Wanted::Layer), "{line:?}");
         }
-        for line in ["ws rm -f a ", "ws path ", "layer commit ", "ws clone ", "ws umount j"] {
+        for line in [
+            "ws rm -f a ",
+            "ws path ",
+            "layer commit ",
+            "ws clone ",
+            "ws umount j",
+        ] {
             assert_eq!(at(line).wanted, Some(Wanted::Workspace), "{line:?}");
         }
         for line in [

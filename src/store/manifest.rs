@@ -12,9 +12,9 @@
 //!
 //! * PATH: below the root, which is `.`; bytes as in [`escape`].
 //! * KIND: `f d l p s c b`. MODE: 0o7777 in octal. Times: SECONDS.NANOSECONDS.
-//! * The first MODE and UID:GID are those that the workspace shows, the last ones those
-//!   on disk: they differ where an ordinary user's copy cannot have what a layer
-//!   records. A device that could not be made is an empty file on disk.
+//! * The first MODE and UID:GID are those of the layers, the last ones those on disk:
+//!   they differ where ids are mapped, and where an ordinary user's copy cannot have
+//!   what a layer records. A device that could not be made is an empty file on disk.
 //! * XATTRS: sha256 of names and values as they are on disk, `-` where there are none.
 //! * TARGET: `>` and a symlink's target, else `-`.
 //! * LINKS: how many names the object had. Names with one INO and BIRTH are one object.
@@ -67,13 +67,13 @@ pub struct OnDisk {
 pub struct Entry {
     /// Below the root, without a slash before it; empty for the root.
     pub path: Vec<u8>,
-    /// The type that the workspace shows.
+    /// The type that the layers record.
     pub kind: Kind,
-    /// The permission bits that it shows.
+    /// The permission bits that they record.
     pub mode: u32,
-    /// The owner that it shows.
+    /// The owner that they record.
     pub uid: u32,
-    /// The group that it shows.
+    /// The group that they record.
     pub gid: u32,
     /// Bytes.
     pub size: u64,
@@ -298,7 +298,10 @@ fn letter(kind: Kind) -> &'static str {
 }
 
 fn kind(word: &str) -> Option<Kind> {
-    KINDS.iter().find(|(_, l)| *l == word).map(|(kind, _)| *kind)
+    KINDS
+        .iter()
+        .find(|(_, l)| *l == word)
+        .map(|(kind, _)| *kind)
 }
 
 #[cfg(test)]

@@ -220,7 +220,9 @@ impl Store {
             Failure::new(
                 FailureKind::Integrity,
                 what,
-                format!("save what you need of the tree, then `acetate ws reset {name}` makes it anew"),
+                format!(
+                    "save what you need of the tree, then `acetate ws reset {name}` makes it anew"
+                ),
             )
         };
         let folder = self.workspace_folder(name)?;

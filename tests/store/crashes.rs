@@ -333,7 +333,11 @@ fn imports_are_whole_or_not_at_all() {
     let mut dice = Dice::new();
     let tree = shop.tree("tree");
     for i in 0..150 {
-        fs::write(tree.join(format!("dir/more-{i}")), vec![b'x'; 1 << (i % 12)]).unwrap();
+        fs::write(
+            tree.join(format!("dir/more-{i}")),
+            vec![b'x'; 1 << (i % 12)],
+        )
+        .unwrap();
     }
     shop.ok(&["layer", "create", "from", tree.to_str().unwrap()]);
     let archive = shop.at("from.tar");
@@ -346,10 +350,16 @@ fn imports_are_whole_or_not_at_all() {
     shop.ok(&["layer", "import", archive, "whole"]);
     let whole = u64::try_from(begun.elapsed().as_micros()).unwrap();
     shop.ok(&["layer", "rm", "whole"]);
-    let (mut made, mut cut_off) = (0, 0);
-    for round in 0..4 * times() {
+    let (mut made, mut cut_off, mut kills) = (0, 0, 0);
+    for round in 0..5 * times() {
         let name = format!("layer-{round}");
-        let ended = cut(&shop, &mut dice, &["layer", "import", archive, &name], whole * 5 / 4);
+        let ended = cut(
+            &shop,
+            &mut dice,
+            &["layer", "import", archive, &name],
+            whole * 5 / 4,
+        );
+        kills += usize::from(!ended);
         let records = fs::read_dir(shop.inside("names")).unwrap().count();
         match shop.run(&["layer", "info", &name, "--format", "json"]) {
             answer if answer.code == 0 => {
@@ -377,7 +387,7 @@ fn imports_are_whole_or_not_at_all() {
             );
         }
     }
-    println!("{made} imports were whole, {cut_off} had not been");
+    println!("{kills} kills: {made} imports were whole, {cut_off} had not been");
     assert!(cut_off > 0, "none was killed in time");
     shop.ok(&["layer", "import", archive, "last"]);
     settle(&shop);
@@ -406,7 +416,12 @@ fn copies_are_whole_or_not_at_all() {
         let at = PathBuf::from(shop.ok(&["ws", "path", &name]));
         fs::write(at.join("new"), format!("round {round}\n")).unwrap();
         let layer = format!("layer-{round}");
-        cut(&shop, &mut dice, &["layer", "commit", &name, &layer], 60_000);
+        cut(
+            &shop,
+            &mut dice,
+            &["layer", "commit", &name, &layer],
+            60_000,
+        );
         is_sound(&shop, "after a commit");
         assert_eq!(text(at.join("new")), format!("round {round}\n"));
         let twin = format!("twin-{round}");

@@ -46,7 +46,11 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("ws rm", ANY, "ws rm -f job"),
     ("materialize", "", "materialize view -l base -m out COPY"),
     ("mount", "mkdir m", "mount --lower tree m"),
-    ("unmount", "mkdir m; acetate mount --lower tree m || true", "unmount m"),
+    (
+        "unmount",
+        "mkdir m; acetate mount --lower tree m || true",
+        "unmount m",
+    ),
     ("gc", "", "gc"),
     ("fsck", "", "fsck"),
     ("doctor", "", "doctor ."),
@@ -123,7 +127,9 @@ fn check(column: usize, who: &str, answer: &Answer) {
         let is = cell(code, with, said);
         let promised = table.get(name).and_then(|cells| cells.get(column));
         if promised.map(String::as_str) != Some(&*is) {
-            wrong.push(format!("{name} for {who}: README {promised:?}, but {is} ({said})"));
+            wrong.push(format!(
+                "{name} for {who}: README {promised:?}, but {is} ({said})"
+            ));
         }
     }
     assert_eq!(seen, ROWS.len(), "{who}: {answer:?}");
@@ -183,7 +189,11 @@ fn what_the_readme_promises_an_ordinary_user_is_so() {
         return;
     };
     let (shop, path) = place(USER);
-    check(1, "an ordinary user", &run(&shop, as_user(USER, script(&path))));
+    check(
+        1,
+        "an ordinary user",
+        &run(&shop, as_user(USER, script(&path))),
+    );
 }
 
 #[test]
@@ -197,7 +207,11 @@ fn what_the_readme_promises_in_a_user_namespace_is_so() {
     let (shop, path) = place(USER);
     fs::write(shop.at("script"), script(&path)).unwrap();
     let inside = format!("exec unshare -Urm sh {path}/script");
-    check(2, "root of a user namespace", &run(&shop, as_user(USER, inside)));
+    check(
+        2,
+        "root of a user namespace",
+        &run(&shop, as_user(USER, inside)),
+    );
 }
 
 /// No device, no capability, no further namespace, as in a locked container.

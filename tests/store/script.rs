@@ -124,7 +124,7 @@ impl Script {
     /// Makes a change of a random kind.
     pub fn step(&mut self) {
         let full = self.find(|_| true).len() > MOST;
-        match self.dice.below(if full { 4 } else { 24 }) {
+        match self.dice.below(if full { 4 } else { 26 }) {
             0 => self.remove_file(),
             1 | 2 => self.remove_dir(),
             3 => self.renew_dir(),
@@ -142,6 +142,7 @@ impl Script {
             19 | 20 => self.hard_link(),
             21 => self.symlink(),
             22 => self.other_type(),
+            23 | 24 => self.renew_dir(),
             _ => self.special(),
         }
     }
@@ -295,9 +296,7 @@ impl Script {
 
     fn set_xattr(&mut self) {
         self.made += 1;
-        let capability: &[u8] = &[
-            1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let capability: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         // Owner rw, user 7 r, group r, mask r, others r.
         let mut acl = vec![2u8, 0, 0, 0];
         for (tag, perm, id) in [

@@ -44,8 +44,14 @@ fn bash_completes_names_of_layers_and_workspaces() {
     for space in ["job", "work"] {
         shop.ok(&["ws", "create", space, "-l", "base", "--no-mount"]);
     }
-    assert_eq!(offered(&shop, &["layer", "rm", ""]), ["base", "built", "other"]);
-    assert_eq!(offered(&shop, &["layer", "rm", "other", "b"]), ["base", "built"]);
+    assert_eq!(
+        offered(&shop, &["layer", "rm", ""]),
+        ["base", "built", "other"]
+    );
+    assert_eq!(
+        offered(&shop, &["layer", "rm", "other", "b"]),
+        ["base", "built"]
+    );
     assert_eq!(offered(&shop, &["ws", "create", "x", "-l", "o"]), ["other"]);
     assert_eq!(offered(&shop, &["ws", "path", ""]), ["job", "work"]);
     assert_eq!(offered(&shop, &["layer", "commit", "w"]), ["work"]);
@@ -72,13 +78,18 @@ fn the_job_runner_works_for_root_and_for_an_ordinary_user() {
     let run = |words: &[&str]| {
         let mut command = Command::new(&script);
         command.args(words).env("ACETATE", acetate_bin());
-        command.env("ACETATE_ROOT", &root).env("TMPDIR", shop.at(""));
+        command
+            .env("ACETATE_ROOT", &root)
+            .env("TMPDIR", shop.at(""));
         Answer::of(&command.output().unwrap())
     };
     let answer = run(&["--keep", "result"]);
     is_whole(&answer);
     assert_eq!(shop.ok(&["ws", "list", "-q"]), "");
-    assert_eq!(shop.ok(&["layer", "cat", "result", "out/program"]), "HELLO FROM THE JOB");
+    assert_eq!(
+        shop.ok(&["layer", "cat", "result", "out/program"]),
+        "HELLO FROM THE JOB"
+    );
     // Another archive, another command: its exit code is the script's.
     let tar = shop.at("base.tar");
     shop.ok(&["layer", "export", "result", tar.to_str().unwrap()]);
@@ -106,7 +117,10 @@ fn the_job_runner_works_for_root_and_for_an_ordinary_user() {
     );
     let answer = Answer::of(&as_user(65_534, inside).output().unwrap());
     is_whole(&answer);
-    assert!(answer.out.ends_with("removed\n"), "nothing is left: {answer:?}");
+    assert!(
+        answer.out.ends_with("removed\n"),
+        "nothing is left: {answer:?}"
+    );
 }
 
 fn is_whole(answer: &Answer) {

@@ -8,7 +8,7 @@ use crate::sys::{Kind, Name, Result};
 
 use super::super::diff::{Change, What, change};
 use super::scan::{Found, parts};
-use super::{Copied, digest, shown_by};
+use super::{Copied, digest, on_disk, shown_by};
 
 /// Compares the tree with what it was written out as.
 pub fn find(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<Change>> {
@@ -85,10 +85,10 @@ impl Copied {
     }
 
     fn same_xattrs(&self, path: &[Name], b: &Entry, found: &Found) -> Result<bool> {
-        let now = self.xattrs(path, found)?;
         if self.keeps_owners {
-            return Ok(digest(&now) == b.xattrs);
+            return Ok(digest(&on_disk(&self.spot(path)?)?) == b.xattrs);
         }
+        let now = self.xattrs(path, found)?;
         // What could not be written to the tree is not in the manifest's digest.
         match self.view.at(path.iter().map(|n| &n[..]))? {
             Some(entry) => Ok(shown_by(&self.view, &entry)? == now),

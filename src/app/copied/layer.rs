@@ -11,10 +11,7 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use crate::archive::{SideRecord, SideRecords};
-use crate::idmap::{IdMap, OVERFLOW_ID};
-use crate::layer::acl::{self, Acl};
-use crate::layer::disguise::Disguise;
+use crate::archive::SideRecords;
 use crate::layer::mark::{dot_wh_name, is_dot_wh};
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
@@ -27,6 +24,7 @@ use super::super::content;
 use super::super::copy::{Links, Look, Owners, layer_name};
 use super::super::layer::{Growing, Made, NewLayer, Parents};
 use super::super::resolve::set_opaque;
+use super::super::side;
 use super::super::stack;
 use super::super::workspace::Taken;
 use super::Copied;
@@ -46,7 +44,6 @@ pub fn commit(store: &Store, taken: &Taken, new: &NewLayer, how: How) -> Outcome
         copied: &copied,
         plan: &plan,
         owners,
-        ids: copied.maps.ids(),
         to: Trail::new(growing.tree()).map_err(|e| copied.failed(&[], "be copied", e))?,
         open: vec![Vec::new()],
         links: growing.links()?,
@@ -185,7 +182,6 @@ struct Writing<'a> {
     copied: &'a Copied,
     plan: &'a Plan,
     owners: Owners,
-    ids: (IdMap, IdMap),
     to: Trail,
     /// The directories that are open in the layer's tree.
     open: Vec<Vec<Name>>,
@@ -256,16 +252,9 @@ impl Writing<'_> {
 
     /// A symlink can carry no xattr: its owner is recorded beside the tree.
     fn record(&mut self, path: &[Name], shown: &Stat) {
-        let roots = (shown.uid, shown.gid) == (0, 0);
-        if self.owners == Owners::Disguised && shown.kind() == Kind::Symlink && !roots {
-            self.records.insert(SideRecord {
-                path: joined(path),
-                what: Disguise {
-                    rdev: (0, 0),
-                    mode: 0o777,
-                    ..Disguise::of(shown)
-                },
-            });
+        if self.owners == Owners::Disguised && shown.kind() == Kind::Symlink {
+            let record = side::of_symlink(joined(path), shown.uid, shown.gid);
+            record.into_iter().for_each(|r| self.records.insert(r));
         }
     }
 
@@ -289,23 +278,15 @@ impl Writing<'_> {
     /// What an object is to be like in the layer.
     fn look(&self, path: &[Name], found: &Found) -> Result<Look> {
         let looks = self.copied.looks(found);
-        let (users, groups) = &self.ids;
-        // As a mount does where it makes something for somebody outside of its map.
-        let disk = |map: &IdMap, id: u32| map.to_disk(id).unwrap_or(OVERFLOW_ID);
         let mut xattrs = Vec::new();
         for (name, value) in self.copied.xattrs(path, found)? {
-            let plain = users.is_identity() && groups.is_identity();
-            let value = match name == acl::ACCESS || name == acl::DEFAULT {
-                true if !plain => Acl::to_disk(&value, users, groups).ok_or(Errno::EOVERFLOW)?,
-                _ => value,
-            };
             xattrs.extend(layer_name(&name, self.owners).map(|name| (name, value)));
         }
         Ok(Look {
             stat: Stat {
                 mode: looks.kind.mode_bits() | looks.mode,
-                uid: disk(users, looks.uid),
-                gid: disk(groups, looks.gid),
+                uid: looks.uid,
+                gid: looks.gid,
                 rdev: looks.rdev,
                 ..found.stat
             },

@@ -39,14 +39,15 @@ use rustix::fs::OFlags;
 
 use crate::archive::is_layers;
 use crate::digest::{Digest, Hasher};
-use crate::idmap::{IdExtent, IdMap};
+use crate::idmap::{IdExtent, IdMap, OVERFLOW_ID};
+use crate::layer::acl::{self, Acl};
 use crate::overlay::Entry as Shown;
 use crate::overlay::options::{Options, XattrPermissions};
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::manifest::{Entry, Manifest};
 use crate::store::record::{Lower, WorkspaceRecord};
-use crate::sys::{Kind, Name, Result, Spot, Stat, process, xattr};
+use crate::sys::{Errno, Kind, Name, Result, Spot, Stat, process, xattr};
 
 use super::diff;
 use super::own_files;
@@ -97,13 +98,18 @@ fn no_mount(word: &str) -> Failure {
     )
 }
 
-/// The view that a copy is written from and compared with.
+/// The view that a copy is compared with: owners are those of the layers.
 fn view(store: &Store, record: &WorkspaceRecord) -> Outcome<View> {
-    let trees = stack::trees(store, &record.lowers)?;
+    let owners = stack::owners(store, &record.lowers)?;
+    View::keeping(&stack::trees(store, &record.lowers)?, owners)
+}
+
+/// The view that a copy is written from: owners are those that it shows.
+fn mapped_view(store: &Store, record: &WorkspaceRecord) -> Outcome<View> {
     let maps = Maps::of(&record.options)?;
     let disguised = stack::is_disguised(store, &record.lowers)?;
     View::with(
-        &trees,
+        &stack::trees(store, &record.lowers)?,
         Options {
             uid_map: maps.users,
             gid_map: maps.groups,
@@ -128,13 +134,13 @@ pub(super) struct Copied {
     manifest: Manifest,
     scan: Scan,
     view: View,
-    maps: Maps,
+    ids: (IdMap, IdMap),
     /// Whether files may have any owner here.
     keeps_owners: bool,
     shown: PathBuf,
 }
 
-/// What an object counts as.
+/// What an object counts as, in the numbers of the layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Looks {
     kind: Kind,
@@ -158,13 +164,13 @@ impl Copied {
             manifest,
             scan,
             view,
-            maps: Maps::of(&record.options)?,
+            ids: Maps::of(&record.options)?.ids(),
             keeps_owners,
             shown,
         })
     }
 
-    fn failed(&self, path: &[Name], doing: &str, e: crate::sys::Errno) -> Failure {
+    fn failed(&self, path: &[Name], doing: &str, e: Errno) -> Failure {
         Failure::system(&scan::shown(&self.shown, path), doing, e)
     }
 
@@ -187,20 +193,21 @@ impl Copied {
     /// Whether nothing was done to the object that was written at a path.
     fn is_untouched(&self, path: &[Name], found: &Found) -> bool {
         let before = self.before(path);
-        before.is_some_and(|b| {
-            b.disk.identity == found.identity && b.disk.ctime == found.stat.ctime
-        })
+        before
+            .is_some_and(|b| b.disk.identity == found.identity && b.disk.ctime == found.stat.ctime)
     }
 
     /// What an object counts as: what the layers record of it as long as nobody has
     /// changed that on disk.
     fn looks(&self, found: &Found) -> Looks {
         let stat = &found.stat;
+        // As a mount does where it makes something for somebody outside of its map.
+        let of_layer = |map: &IdMap, id: u32| map.to_disk(id).unwrap_or(OVERFLOW_ID);
         let mut looks = Looks {
             kind: stat.kind(),
             mode: stat.mode & 0o7777,
-            uid: stat.uid,
-            gid: stat.gid,
+            uid: of_layer(&self.ids.0, stat.uid),
+            gid: of_layer(&self.ids.1, stat.gid),
             rdev: stat.rdev,
         };
         let Some(origin) = self.origin(found) else {
@@ -216,11 +223,19 @@ impl Copied {
         }
         if looks.mode == disk.mode {
             looks.mode = origin.mode;
+            // The set-ID bits could not be on disk, where a write would have taken
+            // them away (setattr_should_drop_suidgid() in fs/attr.c).
+            if disk.mode != origin.mode && looks.kind == Kind::File && was_written(origin, found) {
+                looks.mode &= match looks.mode & 0o010 {
+                    0 => !0o4000,
+                    _ => !0o6000,
+                };
+            }
         }
-        if looks.uid == disk.uid {
+        if stat.uid == disk.uid {
             looks.uid = origin.uid;
         }
-        if looks.gid == disk.gid {
+        if stat.gid == disk.gid {
             looks.gid = origin.gid;
         }
         looks
@@ -234,15 +249,21 @@ impl Copied {
         }
     }
 
-    /// An object's xattrs: those on disk, and those of its origin that an ordinary
-    /// user's copy could not be given.
+    /// An object's xattrs in the numbers of the layers: those on disk, and those of its
+    /// origin that an ordinary user's copy could not be given.
     fn xattrs(&self, path: &[Name], found: &Found) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         let mut xattrs = on_disk(&self.spot(path)?)?;
+        let (users, groups) = &self.ids;
+        let mapped = !users.is_identity() || !groups.is_identity();
+        let is_acl = |name: &[u8]| name == acl::ACCESS || name == acl::DEFAULT;
+        for (_, value) in xattrs.iter_mut().filter(|(name, _)| mapped && is_acl(name)) {
+            *value = Acl::to_disk(value, users, groups).ok_or(Errno::EOVERFLOW)?;
+        }
         let Some(origin) = self.origin(found).filter(|_| !self.keeps_owners) else {
             return Ok(xattrs);
         };
         // The kernel takes capabilities away from a file that is written to.
-        let written = origin.size != found.stat.size || origin.mtime != found.stat.mtime;
+        let written = was_written(origin, found);
         let way = origin.path.split(|b| *b == b'/').filter(|c| !c.is_empty());
         let Some(entry) = self.view.at(way)? else {
             return Ok(xattrs);
@@ -272,6 +293,12 @@ impl Copied {
         self.view.release(entry);
         Ok(same)
     }
+}
+
+/// Whether a file's data was changed since it was written out, as far as its size and
+/// time tell.
+fn was_written(origin: &Entry, found: &Found) -> bool {
+    origin.size != found.stat.size || origin.mtime != found.stat.mtime
 }
 
 /// The xattrs of an object on disk that are a layer's business, sorted.

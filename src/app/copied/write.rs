@@ -16,6 +16,7 @@ use crate::sys::{Errno, Kind, Name, Result, Spot, Timespec, file, process, small
 
 use super::super::copy::{self, Links, Manner, Marks, Names, Owners};
 use super::super::diff::below;
+use super::super::side::Beside;
 use super::super::view::View;
 use super::scan::{Found, Scan, joined, shown};
 use super::{digest, on_disk};
@@ -38,7 +39,7 @@ fn manner() -> Manner {
 pub fn write(store: &Store, record: &WorkspaceRecord, folder: &Arc<OwnedFd>) -> Outcome<()> {
     let manner = manner();
     super::reach(record);
-    let view = super::view(store, record)?;
+    let view = super::mapped_view(store, record)?;
     let failed = |path: PathBuf, e| Failure::system(&PathBuf::from("/").join(path), "be copied", e);
     let here = |e| Failure::system(&store.copy_path(&record.name), "be written", e);
     let made = Making::begin(folder).map_err(here)?;
@@ -50,7 +51,12 @@ pub fn write(store: &Store, record: &WorkspaceRecord, folder: &Arc<OwnedFd>) -> 
     // Names in the pool are names of the tree's objects: they go before the look that
     // counts.
     made.drop_links().map_err(here)?;
-    let manifest = record_of(&view, root, &made.tree).map_err(|(path, e)| failed(path, e))?;
+    let recording = Recording {
+        view: &super::view(store, record)?,
+        beside: Beside::of(store, &record.lowers, 0)?,
+        tree: &made.tree,
+    };
+    let manifest = recording.all().map_err(|(path, e)| failed(path, e))?;
     made.finish(&manifest).map_err(here)
 }
 
@@ -159,69 +165,85 @@ fn wait_for_the_clock(newest: Timespec) {
 }
 
 /// Looks at every object of the view, and at what was written for it.
-fn record_of(
-    view: &View,
-    root: Shown,
-    tree: &Arc<OwnedFd>,
-) -> std::result::Result<Manifest, (PathBuf, Errno)> {
-    let mut entries = Vec::new();
-    let mut waiting = vec![(Vec::<Name>::new(), root)];
-    while let Some((path, dir)) = waiting.pop() {
-        let recorded = directory(view, (&path, dir), tree, &mut entries, &mut waiting);
-        recorded.map_err(|e| (shown(std::path::Path::new(""), &path), e))?;
-    }
-    Ok(Manifest::new(entries))
+struct Recording<'a> {
+    view: &'a View,
+    beside: Beside,
+    tree: &'a Arc<OwnedFd>,
 }
 
-fn directory(
-    view: &View,
-    (path, dir): (&[Name], Shown),
-    tree: &Arc<OwnedFd>,
-    entries: &mut Vec<Entry>,
-    waiting: &mut Vec<(Vec<Name>, Shown)>,
-) -> Result<()> {
-    let at = below(tree, path)?;
-    entries.push(entry(view, &dir, path, &Spot::fd(at.clone()))?);
-    for item in view.names(&dir.node)? {
-        let Some(found) = view.child(&dir.node, &item.name)? else {
-            continue;
-        };
-        let name = Name::from(&item.name[..]);
-        let way: Vec<Name> = path.iter().cloned().chain([name.clone()]).collect();
-        if found.node.kind == Kind::Dir {
-            waiting.push((way, found));
-            continue;
+impl Recording<'_> {
+    fn all(&self) -> std::result::Result<Manifest, (PathBuf, Errno)> {
+        let root = self.view.at(std::iter::empty());
+        let root = root.and_then(|r| r.ok_or(Errno::EIO));
+        let root = root.map_err(|e| (PathBuf::new(), e))?;
+        let mut entries = Vec::new();
+        let mut waiting = vec![(Vec::<Name>::new(), root)];
+        while let Some((path, dir)) = waiting.pop() {
+            self.directory((&path, dir), &mut entries, &mut waiting)
+                .map_err(|e| (shown(std::path::Path::new(""), &path), e))?;
         }
-        entries.push(entry(view, &found, &way, &Spot::at(at.clone(), name))?);
-        view.release(found);
+        Ok(Manifest::new(entries))
     }
-    Ok(())
-}
 
-/// What an object shows, and what stands for it on disk.
-fn entry(view: &View, of: &Shown, path: &[Name], spot: &Spot) -> Result<Entry> {
-    let found = Found::at(spot.descriptor(), last_name(path, spot))?;
-    let (stat, disk) = (&of.attr.stat, &found.stat);
-    Ok(Entry {
-        path: joined(path),
-        kind: of.node.kind,
-        mode: stat.mode & 0o7777,
-        uid: stat.uid,
-        gid: stat.gid,
-        size: disk.size,
-        mtime: disk.mtime,
-        rdev: stat.rdev,
-        xattrs: digest(&on_disk(spot)?),
-        target: match of.node.kind {
-            Kind::Symlink => view.target(&of.node)?,
-            _ => Vec::new(),
-        },
-        links: match of.node.kind {
-            Kind::Dir => 1,
-            _ => disk.nlink,
-        },
-        disk: found.on_disk(),
-    })
+    fn directory(
+        &self,
+        (path, dir): (&[Name], Shown),
+        entries: &mut Vec<Entry>,
+        waiting: &mut Vec<(Vec<Name>, Shown)>,
+    ) -> Result<()> {
+        let at = below(self.tree, path)?;
+        entries.push(self.entry(&dir, path, &Spot::fd(at.clone()))?);
+        for item in self.view.names(&dir.node)? {
+            let Some(found) = self.view.child(&dir.node, &item.name)? else {
+                continue;
+            };
+            let name = Name::from(&item.name[..]);
+            let way: Vec<Name> = path.iter().cloned().chain([name.clone()]).collect();
+            if found.node.kind == Kind::Dir {
+                waiting.push((way, found));
+                continue;
+            }
+            entries.push(self.entry(&found, &way, &Spot::at(at.clone(), name))?);
+            self.view.release(found);
+        }
+        Ok(())
+    }
+
+    /// What the layers record of an object, and what stands for it on disk.
+    fn entry(&self, of: &Shown, path: &[Name], spot: &Spot) -> Result<Entry> {
+        let found = Found::at(spot.descriptor(), last_name(path, spot))?;
+        let (stat, disk) = (&of.attr.stat, &found.stat);
+        let mut entry = Entry {
+            path: joined(path),
+            kind: of.node.kind,
+            mode: stat.mode & 0o7777,
+            uid: stat.uid,
+            gid: stat.gid,
+            size: disk.size,
+            mtime: disk.mtime,
+            rdev: stat.rdev,
+            xattrs: digest(&on_disk(spot)?),
+            target: match of.node.kind {
+                Kind::Symlink => self.view.target(&of.node)?,
+                _ => Vec::new(),
+            },
+            links: match of.node.kind {
+                Kind::Dir => 1,
+                _ => disk.nlink,
+            },
+            disk: found.on_disk(),
+        };
+        if let Some(what) = self.beside.get(of) {
+            entry.uid = what.uid;
+            entry.gid = what.gid;
+            entry.kind = what.kind.unwrap_or(entry.kind);
+            if entry.kind != Kind::Symlink {
+                entry.mode = what.mode;
+                entry.rdev = what.rdev;
+            }
+        }
+        Ok(entry)
+    }
 }
 
 /// The name to ask for: none where the spot is the object itself.

@@ -23,7 +23,12 @@ fn names(words: &[OsString]) -> Outcome<Vec<String>> {
     };
     let store = store_root::open(place.root.as_deref(), Use::Read)?;
     Ok(match wanted {
-        Wanted::Layer => store.layers()?.records.into_iter().map(|r| r.name).collect(),
+        Wanted::Layer => store
+            .layers()?
+            .records
+            .into_iter()
+            .map(|r| r.name)
+            .collect(),
         Wanted::Workspace => {
             let records = store.workspaces()?.records.into_iter();
             records.map(|r| r.name).collect()

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::app::live::{Insist, mounted_at, mounts};
 use crate::app::stack::Asked;
 use crate::app::store_root::{self, Use};
-use crate::app::workspace::{self, Done, Mounting, NewWorkspace, Which};
 use crate::app::tree::Tree;
+use crate::app::workspace::{self, Done, Mounting, NewWorkspace, Which};
 use crate::app::{Failure, FailureKind, Outcome, WorkspaceKind, WorkspaceRecord, diff};
 use crate::cli::args::Global;
 use crate::cli::cmd::layer::{each, say_changes, say_damaged};
@@ -196,7 +196,10 @@ fn info(root: Option<&Path>, output: Output<'_>, name: &str) -> Outcome<()> {
         row("name", record.name.clone()),
         row("kind", kind_word(record.kind).to_owned()),
         row("mounted at", at.clone().unwrap_or_else(|| "-".to_owned())),
-        row(at_word(record.kind), record.mountpoint.display().to_string()),
+        row(
+            at_word(record.kind),
+            record.mountpoint.display().to_string(),
+        ),
         row("options", record.options.join(",")),
         row("created", record.created.clone()),
         row("folder", folder.display().to_string()),
