@@ -370,7 +370,13 @@ pub fn clone(store: &Store, name: &str, new: &NewWorkspace) -> Outcome<Done> {
     let kept = store.keep_contents(&record)?;
     store.publish_workspace(prepared, &record, &kept)?;
     drop(held);
-    let warnings = show(store, &record, new.mount)?;
+    let warnings = match show(store, &record, new.mount) {
+        Err(e) if record.kind == WorkspaceKind::Copy => {
+            store.remove_workspace(&record.name, lock)?;
+            return Err(e);
+        }
+        r => r?,
+    };
     drop(lock);
     Ok(Done { record, warnings })
 }

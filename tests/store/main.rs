@@ -11,6 +11,7 @@
 //! | `copies.rs` | copied workspaces: the same commands and answers without a mount |
 //! | `upkeep.rs` | gc, fsck, damaged records |
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
+//! | `copied_users.rs` | copied workspaces of ordinary users |
 //! | `matrix.rs` | the README's matrix of privileges, cell by cell |
 //! | `shells.rs` | completion in bash, and the job-runner script |
 //! | `together.rs` | many processes, many layers |
@@ -31,6 +32,7 @@ mod support;
 mod archives;
 mod changes;
 mod commits;
+mod copied_users;
 mod copies;
 mod crashes;
 mod layers;

@@ -19,6 +19,18 @@
 //! for as long as its owner and mode on disk stay as they were written, under whatever
 //! name. What is made new is the caller's.
 //!
+//! What is not the same as in a mounted workspace:
+//!
+//! * a mount copies up what was only tried (a `mkdir` of a name that is there), and has
+//!   the directory in its commit; here nothing was done;
+//! * a name that begins with `.wh.` and a device 0:0 can be made here, and are refused
+//!   by the commit; a mount refuses to make them;
+//! * an ordinary user's mount keeps no owner of a symlink: a new one is root's in the
+//!   layer, here it is its maker's;
+//! * where a file system gives no time of birth, a directory that was made anew with
+//!   the inode number of the old one is taken for that: it hides names one by one;
+//! * nothing holds a tree still: see `layer`.
+//!
 //! | file | what it does |
 //! |---|---|
 //! | `write` | layers → tree and manifest |
