@@ -227,11 +227,11 @@ fn a_copy_of_somebody_elses_directory_can_be_worked_in() {
     // What the user cannot read cannot be copied, and is named.
     let closed = as_a_user(
         &shop,
-        "acetate ws create --copy two -l $(readlink -f ../many) 2>&1 && exit 1; acetate ws list -q",
+        "acetate ws create --copy two -l $(readlink -f ../many) 2>&1 && exit 1
+         test -z \"$(acetate ws list -q)\"",
     );
     assert!(
         closed.contains("/file cannot be copied: Permission denied"),
         "{closed}"
     );
-    assert!(closed.ends_with("\njob\n"), "{closed}");
 }
