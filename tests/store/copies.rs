@@ -8,7 +8,7 @@ use std::process::Command;
 use super::crashes::Dice;
 use super::script::Script;
 use super::shop::{Shop, text};
-use super::support::host::{fewer, require_program};
+use super::support::host::{fewer, own_mounts, require_program};
 use super::support::{is_mountpoint, require_fuse, require_root};
 
 /// A copied workspace; where its tree is.
@@ -102,6 +102,7 @@ fn a_copied_workspace_finds_what_a_mounted_one_finds() {
     if !require_root() || !require_fuse() {
         return;
     }
+    own_mounts();
     let mut dice = Dice::new();
     let mut told = String::new();
     for round in 0..fewer(9) {
@@ -404,7 +405,7 @@ fn a_full_disk_leaves_the_old_state() {
     if !require_root() {
         return;
     }
-    super::support::host::own_mounts();
+    own_mounts();
     let shop = Shop::bare();
     fs::create_dir(shop.root()).unwrap();
     let words = ["-t", "tmpfs", "-o", "size=14m", "none"];
