@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::shop::{Answer, Shop};
-use super::support::host::require_program;
+use super::support::host::{own_mounts, require_program};
 use super::support::mount::acetate_bin;
 use super::support::{DevFuseOpen, as_user, require_fuse, require_root};
 
@@ -19,6 +19,7 @@ const USER: u32 = 65_534;
 fn as_a_user(shop: &Shop, script: &str) -> String {
     let (home, program) = (shop.at("home"), shop.at("acetate"));
     if !home.exists() {
+        own_mounts();
         fs::set_permissions(shop.at(""), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(&home).unwrap();
         fs::copy(acetate_bin(), &program).unwrap();

@@ -106,7 +106,11 @@ fn a_copied_workspace_finds_what_a_mounted_one_finds() {
     let mut dice = Dice::new();
     let mut told = String::new();
     for round in 0..fewer(9) {
-        let shop = Shop::new();
+        // On a disk, and on a tmpfs, which give out numbers and times differently.
+        let shop = match round % 3 {
+            0 => Shop::new(),
+            _ => Shop::in_memory(),
+        };
         layers(&shop);
         let mounted = shop.workspace("mounted", &["top", "low"]);
         let plain = copied(&shop, "copied", &["top", "low"]);

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::shop::{Answer, Shop};
-use super::support::host::{require_program, require_userns};
+use super::support::host::{own_mounts, require_program, require_userns};
 use super::support::mount::acetate_bin;
 use super::support::{DevFuseOpen, as_user, require_fuse, require_root};
 
@@ -138,6 +138,7 @@ fn check(column: usize, who: &str, answer: &Answer) {
 
 /// A directory with the program and an archive, for everybody to use.
 fn place(owner: u32) -> (Shop, String) {
+    own_mounts();
     let shop = Shop::bare();
     fs::set_permissions(shop.at(""), fs::Permissions::from_mode(0o755)).unwrap();
     let home = shop.at("home");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::shop::{Answer, Shop};
-use super::support::host::require_program;
+use super::support::host::{own_mounts, require_program};
 use super::support::mount::acetate_bin;
 use super::support::{DevFuseOpen, as_user, require_fuse, require_root};
 
@@ -70,6 +70,7 @@ fn the_job_runner_works_for_root_and_for_an_ordinary_user() {
     if !require_root() || !require_fuse() || !require_program("unshare") {
         return;
     }
+    own_mounts();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/job-runner");
     let mode = script.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o111, 0o111, "it can be executed");
