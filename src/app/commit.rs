@@ -4,6 +4,7 @@
 //! |---|---|
 //! | unmounted, upper stands alone | the upper itself becomes the layer, the workspace gets an empty one upon it |
 //! | unmounted, upper leans on lowers (redirects, metacopies, lost link names) | a copy that stands alone becomes the layer, the workspace stays as it is |
+//! | a plain copy | what its manifest shows to be other than it was ([`super::copied`]), the workspace stays as it is |
 //! | mounted | it is synced, changes are held while the upper is copied, the workspace stays as it is |
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,16 +17,19 @@ use crate::store::commit::Plan;
 use crate::store::failure::{Failure, Outcome};
 use crate::store::layers::Added;
 use crate::store::layout;
-use crate::store::record::{Lower, Parent, WorkspaceRecord};
+use crate::store::record::{Lower, Parent, WorkspaceKind, WorkspaceRecord};
 use crate::sys::dir::{self, Cross};
 
+use super::anchors;
 use super::content;
-use super::copy::{self, Marks, Owners};
+use super::copied;
+use super::copy::{self, Marks};
 use super::hold::Held;
 use super::layer::{self, Growing, Made, NewLayer, Parents};
 use super::live::{self, State};
 use super::own_files;
 use super::resolve::{self, Source};
+use super::side::Beside;
 use super::stack;
 use super::workspace::{self, Taken};
 
@@ -44,6 +48,9 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
     store.check_free(&new.name)?;
     let taken = workspace::take(store, name)?;
     workspace::check_writable(&taken.record)?;
+    if taken.record.kind == WorkspaceKind::Copy {
+        return copied::layer::commit(store, &taken, new, how);
+    }
     let lowers = stack::trees(store, &taken.record.lowers)?;
     let path = store.workspace_path(name).join("upper");
     let upper = store.workspace_folder(name).and_then(|folder| {
@@ -52,12 +59,10 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
             .map(Arc::new)
             .map_err(|e| Failure::system(&path, "be opened", e))
     })?;
-    let owners = match stack::is_disguised(store, &taken.record.lowers)? {
-        true => Owners::Disguised,
-        false => Owners::Real,
-    };
+    let owners = stack::owners(store, &taken.record.lowers)?;
     let source = Source {
         upper: &upper,
+        index: index_of(store, name),
         path,
         lowers: &lowers,
         owners,
@@ -67,17 +72,27 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         State::Elsewhere(who) => return Err(workspace::in_use(&taken.record, &who)),
         State::Unmounted(lock) => (None, lock),
     };
+    let mut records = SideRecords::default();
     let growing = match how {
-        How::Squash => squashed(store, &source)?,
+        How::Squash => {
+            let beside = Beside::of(store, &taken.record.lowers, 1)?;
+            squashed(store, &source, &beside, &mut records)?
+        }
         How::Changes => {
             let failed = |e| Failure::system(&source.path, "be read", e);
-            let survey = resolve::survey(&upper).map_err(failed)?;
+            let survey = resolve::survey(&upper, source.index.as_ref()).map_err(failed)?;
             if held.is_none() && !survey.incomplete {
+                if survey.opaque {
+                    resolve::drop_idle_marks(&upper, &lowers)?;
+                }
                 return by_moving(store, &taken, &source, new);
             }
             let growing = Growing::new(store)?;
             let mut links = growing.links()?;
             resolve::copy_alone(&source, &survey, growing.tree(), &mut links)?;
+            if survey.opaque || survey.incomplete {
+                resolve::drop_idle_marks(growing.tree(), &lowers)?;
+            }
             growing
         }
     };
@@ -85,25 +100,44 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let content = content::measure(growing.tree(), &growing.path(), &SideRecords::default())?;
+    let content = content::measure(growing.tree(), &growing.path(), &records)?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
         How::Squash => Parents::default(),
     };
-    growing.finish_upon(store, &content, new, parents)
+    growing.finish_upon(store, &content, &records, new, parents)
 }
 
-fn squashed(store: &Store, source: &Source<'_>) -> Outcome<Growing> {
+/// The index beside a workspace's upper, where there is one.
+pub(super) fn index_of(store: &Store, name: &str) -> Option<Arc<OwnedFd>> {
+    let at = |parent: &OwnedFd, name: &[u8]| dir::open_dir_at(parent.as_fd(), name, Cross::Refuse);
+    let folder = store.workspace_folder(name).ok()?;
+    let index = at(&folder, layout::WORK).and_then(|work| at(&work, b"index"));
+    index.ok().map(Arc::new)
+}
+
+fn squashed(
+    store: &Store,
+    source: &Source<'_>,
+    beside: &Beside,
+    records: &mut SideRecords,
+) -> Outcome<Growing> {
     let view = source.view()?;
     let growing = Growing::new(store)?;
     let mut links = growing.links()?;
     let failed = |path: PathBuf, e| Failure::system(&PathBuf::from("/").join(path), "be copied", e);
     let root = view.at(std::iter::empty()).ok().flatten();
     let root = root.ok_or_else(|| failed(PathBuf::new(), crate::sys::Errno::EIO))?;
-    view.write_out(&root, growing.tree(), &mut links, source.owners)
+    view.write_out(&root, growing.tree(), &mut links, source.owners.into())
         .map_err(|(path, e)| failed(path, e))?;
-    let survey = resolve::survey(source.upper).map_err(|e| failed(PathBuf::new(), e))?;
-    resolve::find_lost_names(source, &survey, &view, growing.tree(), &links)?;
+    if !beside.is_empty() {
+        beside
+            .all(&view, records)
+            .map_err(|e| failed(PathBuf::new(), e))?;
+    }
+    let survey = resolve::survey(source.upper, source.index.as_ref());
+    let survey = survey.map_err(|e| failed(PathBuf::new(), e))?;
+    anchors::find_lost_names(source, &survey, &view, growing.tree(), &mut links)?;
     Ok(growing)
 }
 

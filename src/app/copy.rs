@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use crate::layer::disguise::{Disguise, USER_OVERRIDE};
+use crate::layer::disguise::{DISGUISED, Disguise, USER_OVERRIDE};
+use crate::layer::reserved;
 use crate::store::tidy::is_upper_only;
 use crate::sys::stat::SetTime;
 use crate::sys::tree::{Enter, Trail, Visitor};
@@ -62,6 +63,46 @@ pub enum Owners {
     Real,
     /// In `user.containers.override_stat`, as the layers of ordinary users have it.
     Disguised,
+    /// Not at all: everything is the caller's own, who can read and write it. Xattrs
+    /// that only root may set are left out.
+    Own,
+}
+
+/// Under which names xattrs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// As in a layer: what could be taken for a mark is escaped.
+    OfLayer,
+    /// As the view shows them.
+    Shown,
+}
+
+/// How a view is written out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Manner {
+    /// Owners.
+    pub owners: Owners,
+    /// Xattrs.
+    pub names: Names,
+}
+
+impl From<Owners> for Manner {
+    /// As a layer keeps it.
+    fn from(owners: Owners) -> Self {
+        Manner {
+            owners,
+            names: Names::OfLayer,
+        }
+    }
+}
+
+/// The name of an xattr in a layer's tree; `None` where a layer keeps none of that
+/// name. What only root may set has a name of its own where owners are disguised.
+pub fn layer_name(shown: &[u8], owners: Owners) -> Option<Vec<u8>> {
+    if owners == Owners::Disguised && !shown.starts_with(b"user.") {
+        return Some([DISGUISED, shown].concat());
+    }
+    reserved::to_disk(shown).map(std::borrow::Cow::into_owned)
 }
 
 /// Which private xattrs are taken along.
@@ -114,17 +155,18 @@ impl Look {
                 let value = Disguise::of(&self.stat).encode();
                 xattr::set(to, USER_OVERRIDE, &value, 0)?;
             }
-            Owners::Disguised => {}
+            Owners::Disguised | Owners::Own => {}
         }
         if kind != Kind::Symlink {
             let own = match (owners, kind) {
                 (Owners::Real, _) => 0,
-                (Owners::Disguised, Kind::Dir) => 0o700,
-                (Owners::Disguised, _) => 0o600,
+                (_, Kind::Dir) => 0o700,
+                _ => 0o600,
             };
             let mode = match owners {
                 Owners::Real => self.stat.mode & 0o7777,
                 Owners::Disguised => self.stat.mode & 0o777,
+                Owners::Own => self.stat.mode & 0o1777,
             };
             to.chmod(mode | own)?;
         }
@@ -132,6 +174,9 @@ impl Look {
             match xattr::set(to, name, value, 0) {
                 // A label of SELinux is the policy's to give.
                 Err(Errno::EPERM | Errno::EOPNOTSUPP) if name == b"security.selinux" => {}
+                // EINVAL: capabilities in a user namespace that has no root.
+                Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EINVAL)
+                    if owners == Owners::Own && !name.starts_with(b"user.") => {}
                 r => r?,
             }
         }

@@ -5,7 +5,7 @@
 //! below a directory that hides or moves what lies beneath it, everything is.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -13,11 +13,17 @@ use crate::layer::mark::{self, Marks, OPAQUE_FILES, Opaque};
 use crate::overlay::Entry;
 use crate::store::Store;
 use crate::store::failure::{Failure, Outcome};
+use crate::store::record::{Lower, WorkspaceKind};
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, file};
 
+use super::anchors;
+use super::commit;
+use super::copied;
+use super::copy::Owners;
 use super::layer::{chain, kind_name, view};
 use super::own_files;
+use super::resolve;
 use super::stack;
 use super::view::View;
 use super::workspace::{check_writable, end_commit};
@@ -56,28 +62,36 @@ pub fn of_workspace(store: &Store, name: &str) -> Outcome<Vec<Change>> {
     end_commit(store, name)?;
     let record = store.workspace(name)?;
     check_writable(&record)?;
+    if record.kind == WorkspaceKind::Copy {
+        return copied::changes::find(store, &record);
+    }
     let lowers = stack::trees(store, &record.lowers)?;
-    let owners = match record.squashes() {
-        true => Owners::Unknown,
-        false => Owners::Known,
+    let upper = store.workspace_path(name).join("upper");
+    let kept = stack::owners(store, &record.lowers)?;
+    let (before, after, top) = views(upper, lowers, kept)?;
+    let comparison = Comparison {
+        owners: match record.squashes() {
+            true => Shown::Unknown,
+            false => Shown::Known,
+        },
+        ..Comparison::new(Some(&before), &after, Some(top))
     };
-    over(store.workspace_path(name).join("upper"), lowers, owners)
+    comparison.run_with(commit::index_of(store, name))
 }
 
 /// What a layer changes in the layers below it.
 pub fn of_layer(store: &Store, asked: &str) -> Outcome<Vec<Change>> {
     own_files::reach();
-    let mut trees = Vec::new();
-    for layer in chain(store, asked)? {
-        store.content(&layer.diff_id)?;
-        trees.push(store.tree_path(&layer.diff_id));
-    }
+    let layers: Vec<Lower> = chain(store, asked)?.into_iter().map(Lower::Layer).collect();
+    let owners = stack::owners(store, &layers)?;
+    let mut trees = stack::trees(store, &layers)?;
     let top = trees.remove(0);
     if trees.is_empty() {
-        let after = View::open(&[top])?;
+        let after = View::keeping(&[top], owners)?;
         return Comparison::new(None, &after, None).run();
     }
-    over(top, trees, Owners::Known)
+    let (before, after, top) = views(top, trees, owners)?;
+    Comparison::new(Some(&before), &after, Some(top)).run()
 }
 
 /// What is other in `second`, each with everything below it.
@@ -86,16 +100,16 @@ pub fn between(store: &Store, first: &str, second: &str) -> Outcome<Vec<Change>>
     Comparison::new(Some(&before), &after, None).run()
 }
 
-fn over(top: PathBuf, lowers: Vec<PathBuf>, owners: Owners) -> Outcome<Vec<Change>> {
-    let before = View::open(&lowers)?;
-    let after = View::open(&[vec![top.clone()], lowers].concat())?;
+/// The view below a layer, the one with it, and its tree.
+fn views(
+    top: PathBuf,
+    lowers: Vec<PathBuf>,
+    owners: Owners,
+) -> Outcome<(View, View, Arc<OwnedFd>)> {
+    let before = View::keeping(&lowers, owners)?;
+    let after = View::keeping(&[vec![top.clone()], lowers].concat(), owners)?;
     let root = dir::open_root(&top).map_err(|e| Failure::system(&top, "be opened", e))?;
-    let comparison = Comparison::new(Some(&before), &after, Some(Arc::new(root)));
-    Comparison {
-        owners,
-        ..comparison
-    }
-    .run()
+    Ok((before, after, Arc::new(root)))
 }
 
 /// A directory that is to be compared.
@@ -107,9 +121,9 @@ struct Pair {
     narrow: bool,
 }
 
-/// Whether owners on disk mean something.
+/// Whether the owners that are shown mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Owners {
+enum Shown {
     Known,
     /// The mount shows all files as one user's, and makes them so.
     Unknown,
@@ -119,7 +133,7 @@ struct Comparison<'a> {
     before: Option<&'a View>,
     after: &'a View,
     top: Option<Arc<OwnedFd>>,
-    owners: Owners,
+    owners: Shown,
     found: Vec<(Vec<Name>, What, Kind, Vec<&'static str>)>,
     waiting: Vec<Pair>,
 }
@@ -130,14 +144,19 @@ impl<'a> Comparison<'a> {
             before,
             after,
             top,
-            owners: Owners::Known,
+            owners: Shown::Known,
             found: Vec::new(),
             waiting: Vec::new(),
         }
     }
 
-    fn run(mut self) -> Outcome<Vec<Change>> {
-        let compared = self.all();
+    fn run(self) -> Outcome<Vec<Change>> {
+        self.run_with(None)
+    }
+
+    /// The same, of an upper with this index beside it.
+    fn run_with(mut self, index: Option<Arc<OwnedFd>>) -> Outcome<Vec<Change>> {
+        let compared = self.all().and_then(|()| self.further_names(index));
         let at = self
             .waiting
             .last()
@@ -166,6 +185,27 @@ impl<'a> Comparison<'a> {
                 self.one(&pair, name)?;
             }
         }
+        Ok(())
+    }
+
+    /// Names that only an index leads to the upper's files from.
+    fn further_names(&mut self, index: Option<Arc<OwnedFd>>) -> Result<()> {
+        let (Some(top), Some(before), Some(index)) = (&self.top, self.before, index) else {
+            return Ok(());
+        };
+        let lost = resolve::survey(top, Some(&index))?.lost;
+        let mut found = Vec::new();
+        anchors::each(self.after, &lost, |path, name, _, file| {
+            let path: Vec<Name> = path.iter().chain([name]).cloned().collect();
+            if let Some(entry) = before.at(path.iter().map(|n| &n[..]))? {
+                let reasons = anchors::reasons(before, &entry, file)?;
+                if !reasons.is_empty() {
+                    found.push((path, What::Changed, Kind::File, reasons));
+                }
+            }
+            Ok(())
+        })?;
+        self.found.extend(found);
         Ok(())
     }
 
@@ -269,7 +309,7 @@ impl<'a> Comparison<'a> {
         if b.mode != a.mode {
             reasons.push("mode");
         }
-        if self.owners == Owners::Known && (b.uid, b.gid) != (a.uid, a.gid) {
+        if self.owners == Shown::Known && (b.uid, b.gid) != (a.uid, a.gid) {
             reasons.push("owner");
         }
         match after.node.kind {
@@ -294,24 +334,29 @@ impl<'a> Comparison<'a> {
 
     fn same_data(&self, view: &View, before: &Entry, after: &Entry) -> Result<bool> {
         let (b, a) = (view.data(&before.node)?, self.after.data(&after.node)?);
-        let (mut left, mut right) = (vec![0u8; 1 << 16], vec![0u8; 1 << 16]);
-        let mut at = 0u64;
-        loop {
-            let n = file::read_at(b.as_fd(), &mut left, at)?;
-            let m = file::read_at(a.as_fd(), &mut right, at)?;
-            if n != m || left.get(..n) != right.get(..m) {
-                return Ok(false);
-            }
-            if n == 0 {
-                return Ok(true);
-            }
-            at = at.saturating_add(n as u64);
+        same_bytes(b.as_fd(), a.as_fd())
+    }
+}
+
+/// Whether two files hold the same.
+pub(super) fn same_bytes(a: BorrowedFd<'_>, b: BorrowedFd<'_>) -> Result<bool> {
+    let (mut left, mut right) = (vec![0u8; 1 << 16], vec![0u8; 1 << 16]);
+    let mut at = 0u64;
+    loop {
+        let n = file::read_at(a, &mut left, at)?;
+        let m = file::read_at(b, &mut right, at)?;
+        if n != m || left.get(..n) != right.get(..m) {
+            return Ok(false);
         }
+        if n == 0 {
+            return Ok(true);
+        }
+        at = at.saturating_add(n as u64);
     }
 }
 
 /// The directory at a path below the root, no symlink followed.
-fn below(root: &Arc<OwnedFd>, path: &[Name]) -> Result<Arc<OwnedFd>> {
+pub(super) fn below(root: &Arc<OwnedFd>, path: &[Name]) -> Result<Arc<OwnedFd>> {
     let mut at = root.clone();
     for name in path {
         at = match dir::open_dir_at(at.as_fd(), name, Cross::Refuse) {
@@ -322,7 +367,7 @@ fn below(root: &Arc<OwnedFd>, path: &[Name]) -> Result<Arc<OwnedFd>> {
     Ok(at)
 }
 
-fn bytes_of(path: &[Name]) -> Vec<u8> {
+pub(super) fn bytes_of(path: &[Name]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for name in path {
         bytes.push(b'/');
@@ -338,7 +383,10 @@ fn shown(path: &[Name]) -> String {
     String::from_utf8_lossy(&bytes_of(path)).into_owned()
 }
 
-fn change((path, what, kind, reasons): (Vec<Name>, What, Kind, Vec<&'static str>)) -> Change {
+/// One line of the answer.
+pub(super) fn change(
+    (path, what, kind, reasons): (Vec<Name>, What, Kind, Vec<&'static str>),
+) -> Change {
     let bytes = bytes_of(&path);
     let hex = |b: &Vec<u8>| b.iter().map(|b| format!("{b:02x}")).collect::<String>();
     Change {

@@ -12,7 +12,7 @@ use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 pub use crate::store::layers::Added;
 use crate::store::layout;
-use crate::store::record::{Content, LayerRecord, Parent, now};
+use crate::store::record::{Content, LayerRecord, Lower, Parent, now};
 use crate::store::staging::Staging;
 use crate::store::tidy::{MANY, Sync, tidy};
 use crate::sys::dir::{self, Cross};
@@ -23,6 +23,7 @@ use crate::sys::{Errno, Kind, Spot, Timespec, file, mount, process, small};
 use super::content;
 use super::copy::{self, Links, Marks};
 use super::own_files;
+use super::stack;
 use super::view::{View, components};
 
 /// The folder in staging that becomes a layer.
@@ -97,14 +98,7 @@ impl Growing {
         new: &NewLayer,
     ) -> Outcome<Made> {
         let parents = parents_of(store, new.parent.as_deref())?;
-        if !records.is_empty() {
-            let failed = |e| Failure::system(self.staging.path(), "be written", e);
-            let folder = open(self.staging.dir(), FOLDER).map_err(failed)?;
-            let text = records.to_text();
-            small::write_new(folder.as_fd(), layout::SIDE_RECORDS, text.as_bytes())
-                .map_err(failed)?;
-        }
-        self.finish_upon(store, content, new, parents)
+        self.finish_upon(store, content, records, new, parents)
     }
 
     /// The same upon these layers, the next one first.
@@ -112,9 +106,17 @@ impl Growing {
         self,
         store: &Store,
         content: &Content,
+        records: &SideRecords,
         new: &NewLayer,
         parents: Parents,
     ) -> Outcome<Made> {
+        if !records.is_empty() {
+            let failed = |e| Failure::system(self.staging.path(), "be written", e);
+            let folder = open(self.staging.dir(), FOLDER).map_err(failed)?;
+            let text = records.to_text();
+            small::write_new(folder.as_fd(), layout::SIDE_RECORDS, text.as_bytes())
+                .map_err(failed)?;
+        }
         let synced = match content.entries > MANY {
             true => file::sync_fs(self.tree.as_fd()),
             false => tidy(&self.tree, Sync::Each),
@@ -296,13 +298,9 @@ fn hold(path: &Path) -> Outcome<Arc<OwnedFd>> {
 /// The view of a layer upon its parents, and its name in messages.
 pub fn view(store: &Store, asked: &str) -> Outcome<View> {
     own_files::reach();
-    let layers = chain(store, asked)?;
-    let mut trees = Vec::new();
-    for layer in &layers {
-        store.content(&layer.diff_id)?;
-        trees.push(store.tree_path(&layer.diff_id));
-    }
-    View::open(&trees)
+    let layers: Vec<Lower> = chain(store, asked)?.into_iter().map(Lower::Layer).collect();
+    let owners = stack::owners(store, &layers)?;
+    View::keeping(&stack::trees(store, &layers)?, owners)
 }
 
 /// One name in a directory.

@@ -69,7 +69,7 @@ pub fn state(store: &Store, record: &WorkspaceRecord) -> Outcome<State> {
     if let Some(at) = mounted_at(store, &record.name) {
         return Ok(State::Mounted(at));
     }
-    if record.kind == WorkspaceKind::View {
+    if record.kind != WorkspaceKind::Overlay {
         return Ok(State::Unmounted(None));
     }
     let path = store.workspace_path(&record.name).join("upper");

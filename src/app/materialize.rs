@@ -30,11 +30,8 @@ pub fn copy(store: &Store, new: &NewWorkspace) -> Outcome<PathBuf> {
     let target = std::path::absolute(target)
         .map_err(|e| Failure::system(target, "be found", Errno::from_io(&e)))?;
     let lowers = stack::resolve(store, &new.layers)?;
-    let view = View::open(&stack::trees(store, &lowers)?)?;
-    let owners = match stack::is_disguised(store, &lowers)? {
-        true => Owners::Disguised,
-        false => Owners::Real,
-    };
+    let owners = stack::owners(store, &lowers)?;
+    let view = View::keeping(&stack::trees(store, &lowers)?, owners)?;
     let (above, name) = target.parent().zip(target.file_name()).ok_or_else(|| {
         Failure::new(
             FailureKind::Usage,
@@ -88,7 +85,7 @@ fn write(
         .at(std::iter::empty())
         .map_err(here)?
         .ok_or_else(|| here(Errno::ENOENT))?;
-    view.write_out(&root, &tree, &mut links, owners)
+    view.write_out(&root, &tree, &mut links, owners.into())
         .map_err(|(path, e)| failed(path, e))?;
     file::sync_fs(tree.as_fd()).map_err(here)
 }

@@ -1,9 +1,11 @@
 //! What a user can ask for: one file per verb. Nothing here prints.
 
+pub mod anchors;
 pub mod apply;
 pub mod attempt;
 pub mod commit;
 pub mod content;
+pub mod copied;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
@@ -20,9 +22,11 @@ pub mod mount;
 pub mod own_files;
 pub mod resolve;
 pub mod run;
+pub mod side;
 pub mod stack;
 pub mod stats;
 pub mod store_root;
+pub mod tree;
 pub mod unmount;
 pub mod upkeep;
 pub mod view;

@@ -4,18 +4,19 @@
 //! and further names of a hard link may be known to the index only. In a layer all
 //! of that must be in the tree itself.
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::layer::mark::{Marks as LayerMarks, NlinkMark};
+use crate::layer::mark::{Marks as LayerMarks, OPAQUE_FILES, Opaque, Redirect};
 use crate::overlay::Entry;
 use crate::store::failure::{Failure, Outcome};
 use crate::sys::stat::SetTime;
 use crate::sys::tree::{Enter, Trail, Visitor};
-use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, dir, xattr};
+use crate::sys::{Errno, Kind, Name, Result, Spot, dir, xattr};
 
+use super::anchors::{self, LinkedFiles, Lost};
 use super::copy::{self, Data, Links, Look, Marks, Owners};
 use super::view::View;
 
@@ -24,76 +25,51 @@ use super::view::View;
 pub struct Survey {
     /// Something stands elsewhere: the tree cannot be taken as it is.
     pub incomplete: bool,
-    /// Files that have names which the upper lacks: the lower's inode number → the
-    /// upper's object.
-    lost_names: HashMap<u64, ObjectId>,
+    /// A directory in it hides what lies below it.
+    pub opaque: bool,
+    /// Files that have names which the upper lacks.
+    pub lost: Lost,
 }
 
-/// Looks through an upper.
-pub fn survey(upper: &Arc<OwnedFd>) -> Result<Survey> {
+/// Looks through an upper and the index beside it.
+pub fn survey(upper: &Arc<OwnedFd>, index: Option<&Arc<OwnedFd>>) -> Result<Survey> {
     let mut survey = Surveying::default();
     crate::sys::tree::walk(upper, &mut survey)?;
-    let mut found = Survey {
-        incomplete: survey.incomplete,
-        lost_names: HashMap::new(),
-    };
-    for (id, file) in survey.files {
-        if file.wanted > file.seen {
-            found.incomplete = true;
-            found.lost_names.extend(file.origin.map(|ino| (ino, id)));
-        }
-    }
-    Ok(found)
+    let lost = survey.files.lost(index)?;
+    Ok(Survey {
+        incomplete: survey.incomplete || !lost.is_empty(),
+        opaque: survey.opaque,
+        lost,
+    })
 }
 
 #[derive(Debug, Default)]
 struct Surveying {
     incomplete: bool,
-    files: HashMap<ObjectId, LinkedFile>,
-}
-
-/// A copied-up file with several names.
-#[derive(Debug)]
-struct LinkedFile {
-    seen: i64,
-    wanted: i64,
-    origin: Option<u64>,
+    opaque: bool,
+    files: LinkedFiles,
 }
 
 impl Visitor for Surveying {
     fn entry(&mut self, dir: &Arc<OwnedFd>, name: &Name, kind: Kind) -> Result<Enter> {
+        if OPAQUE_FILES.contains(&&name[..]) {
+            self.opaque = true;
+        }
         if !matches!(kind, Kind::Dir | Kind::File) {
             return Ok(Enter::Yes);
         }
         let spot = Spot::at(dir.clone(), name.clone());
         let marks = LayerMarks::read(&spot)?;
         self.incomplete |= marks.redirect.is_some() || marks.bad_redirect || marks.metacopy;
-        if let (Kind::File, Some(nlink)) = (kind, marks.nlink) {
-            let stat = spot.stat()?;
-            let file = self
-                .files
-                .entry(ObjectId::of(&stat))
-                .or_insert_with(|| LinkedFile {
-                    seen: 0,
-                    wanted: merged_links(nlink, &stat),
-                    origin: marks.origin.as_ref().and_then(|o| o.ino()),
-                });
-            file.seen += 1;
+        self.opaque |= marks.opaque == Opaque::Yes;
+        if kind == Kind::File {
+            self.files.see(&spot, &marks)?;
         }
         Ok(Enter::Yes)
     }
 
     fn leave(&mut self, _dir: &Arc<OwnedFd>) -> Result<()> {
         Ok(())
-    }
-}
-
-/// How many names a file has in the merged view. One relative to its lower is
-/// taken to have more than were seen: the search then finds whether it does.
-fn merged_links(mark: NlinkMark, stat: &Stat) -> i64 {
-    match mark {
-        NlinkMark::Upper(more) => i64::from(stat.nlink) + i64::from(more),
-        NlinkMark::Lower(_) => i64::MAX,
     }
 }
 
@@ -104,6 +80,8 @@ pub struct Source<'a> {
     pub upper: &'a Arc<OwnedFd>,
     /// Where it is.
     pub path: PathBuf,
+    /// The index beside it, where there is one.
+    pub index: Option<Arc<OwnedFd>>,
     /// The lowers' trees, uppermost first.
     pub lowers: &'a [PathBuf],
     /// How owners are kept.
@@ -113,7 +91,8 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// The merged view, made when something has to be looked up in it.
     pub fn view(&self) -> Outcome<View> {
-        View::open(&[std::slice::from_ref(&self.path), self.lowers].concat())
+        let trees = [std::slice::from_ref(&self.path), self.lowers].concat();
+        View::keeping(&trees, self.owners)
     }
 }
 
@@ -135,32 +114,79 @@ pub fn copy_alone(
         to: Trail::new(to).map_err(failed)?,
         links,
         path: Vec::new(),
+        opaque: HashSet::new(),
     };
     crate::sys::tree::walk(source.upper, &mut resolving).map_err(failed)?;
-    find_lost_names(source, survey, &view, to, links)
+    anchors::find_lost_names(source, survey, &view, to, links)
 }
 
-/// Gives copied-up files in a copy the names that only the index leads from.
-pub fn find_lost_names(
-    source: &Source<'_>,
-    survey: &Survey,
-    view: &View,
-    to: &Arc<OwnedFd>,
-    links: &Links,
-) -> Outcome<()> {
-    if survey.lost_names.is_empty() {
-        return Ok(());
-    }
-    let search = Search {
-        view,
-        owners: source.owners,
-        wanted: &survey.lost_names,
-        to,
-        links,
+/// Takes the mark off directories that hide nothing, since the lowers have no
+/// directory there: whether an upper marks them depends on how they came to be.
+pub fn drop_idle_marks(tree: &Arc<OwnedFd>, lowers: &[PathBuf]) -> Outcome<()> {
+    let view = View::open(lowers)?;
+    let mut dropping = Dropping {
+        view: &view,
+        path: Vec::new(),
     };
-    search
-        .run()
-        .map_err(|e| Failure::system(&source.path, "be copied", e))
+    let failed = |e| Failure::system(Path::new("/"), "be looked through", e);
+    crate::sys::tree::walk(tree, &mut dropping).map_err(failed)
+}
+
+struct Dropping<'a> {
+    view: &'a View,
+    path: Vec<Name>,
+}
+
+impl Visitor for Dropping<'_> {
+    fn entry(&mut self, dir: &Arc<OwnedFd>, name: &Name, kind: Kind) -> Result<Enter> {
+        if kind != Kind::Dir {
+            return Ok(Enter::No);
+        }
+        let spot = Spot::at(dir.clone(), name.clone());
+        let below = dir::open_dir_at(dir.as_fd(), name, dir::Cross::Refuse)?;
+        let by_file = |f: &&[u8]| matches!(dir::probe(below.as_fd(), f), Ok(Some(_)));
+        let opaque = LayerMarks::read(&spot)?.opaque == Opaque::Yes;
+        if opaque || OPAQUE_FILES.iter().any(by_file) {
+            let path = self.path.iter().chain([name]).map(|n| &n[..]);
+            let entry = self.view.at(path)?;
+            if entry.is_none_or(|e| e.node.kind != Kind::Dir) {
+                unset_opaque(&spot, below.as_fd())?;
+            }
+        }
+        Ok(Enter::Yes)
+    }
+
+    fn enter(&mut self, name: &Name) -> Result<()> {
+        self.path.push(name.clone());
+        Ok(())
+    }
+
+    fn leave(&mut self, _dir: &Arc<OwnedFd>) -> Result<()> {
+        self.path.pop();
+        Ok(())
+    }
+}
+
+/// Takes every form of the mark off; the directory's times stay.
+fn unset_opaque(spot: &Spot, dir: BorrowedFd<'_>) -> Result<()> {
+    let before = spot.stat()?;
+    for name in [
+        "trusted.overlay.opaque",
+        "user.overlay.opaque",
+        "user.fuseoverlayfs.opaque",
+    ] {
+        match xattr::get(spot, name.as_bytes())? {
+            Some(value) if value == b"y" => xattr::remove(spot, name.as_bytes())?,
+            _ => {}
+        }
+    }
+    for file in OPAQUE_FILES {
+        match dir::unlink(dir, file) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    spot.set_times(SetTime::At(before.atime), SetTime::At(before.mtime))
 }
 
 struct Resolving<'a> {
@@ -169,9 +195,27 @@ struct Resolving<'a> {
     to: Trail,
     links: &'a mut Links,
     path: Vec<Name>,
+    /// Directories that hide what lies below them.
+    opaque: HashSet<Vec<Name>>,
 }
 
 impl Resolving<'_> {
+    /// Whether a directory was moved away and back: its redirect leads to its own
+    /// place, where it is merged without one.
+    fn is_back(&self, name: &Name, redirect: Option<&Redirect>) -> bool {
+        let own: Vec<&Name> = self.path.iter().chain([name]).collect();
+        let leads_here = match redirect {
+            None => false,
+            Some(Redirect::Name(to)) => name[..] == to[..],
+            Some(Redirect::Path(to)) => {
+                to.len() == own.len() && to.iter().zip(&own).all(|(a, b)| a[..] == b[..])
+            }
+        };
+        let hidden = (1..=self.path.len())
+            .any(|n| self.path.get(..n).is_some_and(|p| self.opaque.contains(p)));
+        leads_here && !hidden
+    }
+
     fn in_view(&self, name: &Name) -> Result<Entry> {
         let path = self.path.iter().chain([name]).map(|n| &n[..]);
         self.view.at(path)?.ok_or(Errno::ENOENT)
@@ -184,15 +228,22 @@ impl Resolving<'_> {
         dir::mkdir(to.as_fd(), name, 0o700)?;
         let made = Arc::new(dir::open_dir_at(to.as_fd(), name, dir::Cross::Refuse)?);
         self.view
-            .write_out(&entry, &made, self.links, self.owners)
+            .write_out(&entry, &made, self.links, self.owners.into())
             .map_err(|(_, e)| e)?;
         set_opaque(&Spot::fd(made))
     }
 }
 
-fn set_opaque(spot: &Spot) -> Result<()> {
-    match xattr::set(spot, b"trusted.overlay.opaque", b"y", 0) {
+/// Makes a directory of a layer hide what lies below it.
+pub(super) fn set_opaque(spot: &Spot) -> Result<()> {
+    let set = match xattr::set(spot, b"trusted.overlay.opaque", b"y", 0) {
         Err(Errno::EPERM) => xattr::set(spot, b"user.overlay.opaque", b"y", 0),
+        r => r,
+    };
+    match set {
+        Err(Errno::EOPNOTSUPP) => {
+            dir::create_file(spot.descriptor().as_fd(), OPAQUE_FILES[0], 0o600).map(drop)
+        }
         r => r,
     }
 }
@@ -208,7 +259,11 @@ impl Visitor for Resolving<'_> {
         if matches!(kind, Kind::Dir | Kind::File) {
             let marks = LayerMarks::read(&spot)?;
             let moved = marks.redirect.is_some() || marks.bad_redirect;
-            if kind == Kind::Dir && moved {
+            if kind == Kind::Dir && marks.opaque == Opaque::Yes {
+                let path = self.path.iter().chain([name]).cloned().collect();
+                self.opaque.insert(path);
+            }
+            if kind == Kind::Dir && moved && !self.is_back(name, marks.redirect.as_ref()) {
                 self.moved_directory(name)?;
                 return Ok(Enter::No);
             }
@@ -235,91 +290,5 @@ impl Visitor for Resolving<'_> {
         self.path.pop();
         self.to.pop()?;
         Ok(())
-    }
-}
-
-/// The search for further names of copied-up hard links: all of the view is looked
-/// through, and only where such a file was found to lack names.
-struct Search<'a> {
-    view: &'a View,
-    owners: Owners,
-    wanted: &'a HashMap<u64, ObjectId>,
-    to: &'a Arc<OwnedFd>,
-    links: &'a Links,
-}
-
-impl Search<'_> {
-    fn run(&self) -> Result<()> {
-        let root = self.view.at(std::iter::empty())?.ok_or(Errno::ENOENT)?;
-        let mut waiting = vec![(Vec::<Name>::new(), root)];
-        while let Some((path, dir)) = waiting.pop() {
-            for item in self.view.names(&dir.node)? {
-                let Some(entry) = self.view.child(&dir.node, &item.name)? else {
-                    continue;
-                };
-                let name = Name::from(&item.name[..]);
-                if entry.node.kind == Kind::Dir {
-                    waiting.push((path.iter().cloned().chain([name]).collect(), entry));
-                    continue;
-                }
-                self.one(&path, &name, &entry)?;
-                self.view.release(entry);
-            }
-        }
-        Ok(())
-    }
-
-    fn one(&self, path: &[Name], name: &Name, entry: &Entry) -> Result<()> {
-        let stat = &entry.attr.stat;
-        let found = self.wanted.get(&stat.ino).filter(|_| stat.nlink > 1);
-        let Some(id) = found.filter(|id| **id != ObjectId::of(stat)) else {
-            return Ok(());
-        };
-        let parent = Spot::fd(self.directory(path)?);
-        let before = parent.stat()?;
-        self.give_name(parent.descriptor(), name, id, stat)?;
-        // Nothing happened in that directory as far as the view goes.
-        parent.set_times(SetTime::At(before.atime), SetTime::At(before.mtime))
-    }
-
-    fn give_name(
-        &self,
-        parent: &Arc<OwnedFd>,
-        name: &Name,
-        id: &ObjectId,
-        stat: &Stat,
-    ) -> Result<()> {
-        // What a view without the index wrote there is the lower's old file.
-        match dir::unlink(parent.as_fd(), name) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(e) => return Err(e),
-        }
-        let of = Stat {
-            dev: id.dev,
-            ino: id.ino,
-            nlink: 2,
-            ..*stat
-        };
-        match self.links.link(&of, parent, name)? {
-            true => Ok(()),
-            false => Err(Errno::ESTALE),
-        }
-    }
-
-    /// The directory of the copy at a path; what is missing on the way looks as it
-    /// does in the view.
-    fn directory(&self, path: &[Name]) -> Result<Arc<OwnedFd>> {
-        let mut at = self.to.clone();
-        for (depth, name) in path.iter().enumerate() {
-            if dir::probe(at.as_fd(), name)?.is_none() {
-                dir::mkdir(at.as_fd(), name, 0o700)?;
-                let way = path.iter().take(depth + 1).map(|n| &n[..]);
-                let entry = self.view.at(way)?.ok_or(Errno::ENOENT)?;
-                let spot = Spot::at(at.clone(), name.clone());
-                self.view.look(&entry)?.put_on(&spot, self.owners)?;
-            }
-            at = Arc::new(dir::open_dir_at(at.as_fd(), name, dir::Cross::Refuse)?);
-        }
-        Ok(at)
     }
 }

@@ -151,6 +151,9 @@ fn check(store: &Store, record: &WorkspaceRecord, commits: bool, after: After) -
 /// Where a workspace's tree is: mounted, or to be mounted.
 pub(super) fn tree_of(store: &Store, name: &str) -> Outcome<Tree> {
     let Taken { record, lock } = workspace::take(store, name)?;
+    if record.kind == WorkspaceKind::Copy {
+        return Ok(Tree::There(store.copy_path(&record.name)));
+    }
     match live::state(store, &record)? {
         State::Mounted(at) => Ok(Tree::There(at)),
         State::Elsewhere(who) => Err(workspace::in_use(&record, &who)),

@@ -6,6 +6,7 @@ use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::record::{Lower, Parent};
 
+use super::copy::Owners;
 use super::layer::{Parents, chain};
 
 /// One `-l` or `--chain`, in the order they were given.
@@ -91,6 +92,14 @@ pub fn is_disguised(store: &Store, lowers: &[Lower]) -> Outcome<bool> {
         }
     }
     Ok(false)
+}
+
+/// How a layer upon a stack keeps owners.
+pub fn owners(store: &Store, lowers: &[Lower]) -> Outcome<Owners> {
+    Ok(match is_disguised(store, lowers)? {
+        true => Owners::Disguised,
+        false => Owners::Real,
+    })
 }
 
 /// What a layer that is made upon a stack stands on: the layers above the first

@@ -5,16 +5,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::layer::reserved;
 use crate::overlay::inode::node::Node;
 use crate::overlay::listing::Item;
-use crate::overlay::options::{LowerArg, Options};
+use crate::overlay::options::{LowerArg, Options, XattrPermissions};
 use crate::overlay::{Attr, Caller, Entry, Overlay};
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::sys::tree::Trail;
 use crate::sys::{Errno, Kind, Name, Result, Spot, copy, dir, xattr};
 
-use super::copy::{Links, Look, Owners};
+use super::copy::{Links, Look, Manner, Names, Owners, layer_name};
 
 /// Root, who sees everything.
 const ROOT: Caller = Caller {
@@ -30,6 +29,25 @@ pub struct View(Overlay);
 impl View {
     /// Opens the view of these trees, uppermost first.
     pub fn open(lowers: &[PathBuf]) -> Outcome<View> {
+        View::with(lowers, Options::default())
+    }
+
+    /// The same of layers that keep owners so: a mount of disguised ones shows the
+    /// capabilities, too, that stand in other xattrs there.
+    pub fn keeping(lowers: &[PathBuf], owners: Owners) -> Outcome<View> {
+        let permissions = (owners == Owners::Disguised).then_some(XattrPermissions::User);
+        View::with(
+            lowers,
+            Options {
+                xattr_permissions: permissions,
+                ..Options::default()
+            },
+        )
+    }
+
+    /// The same, as a mount with these options (maps of ids, permissions in xattrs)
+    /// shows it.
+    pub fn with(lowers: &[PathBuf], options: Options) -> Outcome<View> {
         let lower = |path: &PathBuf| LowerArg {
             path: path.clone(),
             data_only: false,
@@ -38,7 +56,7 @@ impl View {
             lowers: lowers.iter().map(lower).collect(),
             read_only: true,
             no_xattr_search: true,
-            ..Options::default()
+            ..options
         };
         let opened = Overlay::open(&options);
         opened
@@ -119,10 +137,11 @@ impl View {
     }
 
     /// What an object of the view is to look like on disk.
-    pub fn look(&self, entry: &Entry) -> Result<Look> {
+    pub fn look(&self, entry: &Entry, manner: Manner) -> Result<Look> {
         let xattrs = self.xattrs(&entry.node)?;
-        let on_disk = |(name, value): (Vec<u8>, Vec<u8>)| {
-            reserved::to_disk(&name).map(|name| (name.into_owned(), value))
+        let on_disk = |(name, value): (Vec<u8>, Vec<u8>)| match manner.names {
+            Names::Shown => Some((name, value)),
+            Names::OfLayer => layer_name(&name, manner.owners).map(|name| (name, value)),
         };
         Ok(Look {
             stat: entry.attr.stat,
@@ -140,10 +159,10 @@ impl View {
         from: &Entry,
         to: &Arc<OwnedFd>,
         links: &mut Links,
-        owners: Owners,
+        manner: Manner,
     ) -> std::result::Result<(), (PathBuf, Errno)> {
         let mut path = PathBuf::new();
-        self.write_below(from, to, links, owners, &mut path)
+        self.write_below(from, to, links, manner, &mut path)
             .map_err(|e| (path, e))
     }
 
@@ -152,15 +171,15 @@ impl View {
         from: &Entry,
         to: &Arc<OwnedFd>,
         links: &mut Links,
-        owners: Owners,
+        manner: Manner,
         path: &mut PathBuf,
     ) -> Result<()> {
         let mut trail = Trail::new(to)?;
         let mut open = vec![(from.clone(), self.reversed(from)?)];
         while let Some((dir, waiting)) = open.last_mut() {
             let Some(item) = waiting.pop() else {
-                let look = self.look(dir)?;
-                look.put_on(&Spot::fd(trail.top()?.clone()), owners)?;
+                let look = self.look(dir, manner)?;
+                look.put_on(&Spot::fd(trail.top()?.clone()), manner.owners)?;
                 open.pop();
                 path.pop();
                 trail.pop()?;
@@ -180,7 +199,7 @@ impl View {
                 open.push((entry, waiting));
                 continue;
             }
-            self.write_one(&entry, trail.top()?, &name, links, owners)?;
+            self.write_one(&entry, trail.top()?, &name, links, manner)?;
             self.release(entry);
             path.pop();
         }
@@ -200,7 +219,7 @@ impl View {
         to: &Arc<OwnedFd>,
         name: &Name,
         links: &mut Links,
-        owners: Owners,
+        manner: Manner,
     ) -> Result<()> {
         let stat = &entry.attr.stat;
         if links.link(stat, to, name)? {
@@ -215,12 +234,35 @@ impl View {
             }
             Kind::Symlink => dir::symlink(&self.target(&entry.node)?, to.as_fd(), name)?,
             // Its type and numbers stand in the xattr, too.
-            _ if owners == Owners::Disguised => drop(dir::create_file(to.as_fd(), name, 0o600)?),
-            kind => dir::mknod(to.as_fd(), name, kind.mode_bits() | 0o600, stat.rdev)?,
+            _ if manner.owners == Owners::Disguised => {
+                drop(dir::create_file(to.as_fd(), name, 0o600)?);
+            }
+            kind => self.write_node(kind, stat.rdev, to, name, manner)?,
         }
-        self.look(entry)?
-            .put_on(&Spot::at(to.clone(), name.clone()), owners)?;
+        self.look(entry, manner)?
+            .put_on(&Spot::at(to.clone(), name.clone()), manner.owners)?;
         links.note(stat, to, name)
+    }
+}
+
+impl View {
+    /// A device, FIFO or socket; in a copy whose maker may make no devices, an empty
+    /// file stands for one, and the manifest says so.
+    fn write_node(
+        &self,
+        kind: Kind,
+        rdev: (u32, u32),
+        to: &Arc<OwnedFd>,
+        name: &Name,
+        manner: Manner,
+    ) -> Result<()> {
+        let device = matches!(kind, Kind::Char | Kind::Block);
+        match dir::mknod(to.as_fd(), name, kind.mode_bits() | 0o600, rdev) {
+            Err(Errno::EPERM) if device && manner.names == Names::Shown => {
+                dir::create_file(to.as_fd(), name, 0o600).map(drop)
+            }
+            r => r,
+        }
     }
 }
 

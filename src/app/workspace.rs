@@ -12,11 +12,13 @@ use crate::store::record::{Lower, WorkspaceKind, WorkspaceRecord, now};
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, Spot, process, xattr};
 
+use super::copied;
 use super::copy::{self, Links, Look, Marks};
 use super::file_clock;
 use super::live::{self, Insist, State};
 use super::own_files;
 use super::stack::{self, Asked};
+use super::tree::Tree;
 
 /// A workspace to be.
 #[derive(Debug, Clone)]
@@ -67,12 +69,15 @@ pub struct Done {
 /// Makes a workspace. Where it cannot be mounted it is not made.
 pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
     store.check_workspace_free(&new.name)?;
+    if new.kind == WorkspaceKind::Copy {
+        copied::Maps::of(&new.options)?;
+    }
     let lowers = stack::resolve(store, &new.layers)?;
     let lock = store.lock(Object::Workspace(&new.name), Hold::Alone)?;
     let record = WorkspaceRecord {
         name: new.name.clone(),
         kind: new.kind,
-        mountpoint: place(store, &new.name, new.mountpoint.as_deref())?,
+        mountpoint: place(store, new.kind, &new.name, new.mountpoint.as_deref())?,
         lowers,
         options: new.options.clone(),
         created: now(),
@@ -85,24 +90,67 @@ pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
         stack::resolve(store, &new.layers)?;
         return Err(e);
     }
-    if new.mount == Mounting::Later {
-        return Ok(Done {
-            record,
-            warnings: Vec::new(),
-        });
-    }
-    match live::mount(store, &record) {
+    match show(store, &record, new.mount) {
         Ok(warnings) => Ok(Done { record, warnings }),
         Err(e) => {
             store.remove_workspace(&record.name, lock)?;
-            Err(e)
+            Err(with_copy(e, record.kind))
         }
     }
 }
 
-fn place(store: &Store, name: &str, given: Option<&Path>) -> Outcome<PathBuf> {
+/// Has a new workspace's tree appear where it is wanted; what a person should be told.
+fn show(store: &Store, record: &WorkspaceRecord, mount: Mounting) -> Outcome<Vec<String>> {
+    match (record.kind, mount) {
+        (WorkspaceKind::Copy, _) => link(store, record).map(|()| Vec::new()),
+        (_, Mounting::Later) => Ok(Vec::new()),
+        (_, Mounting::Now) => live::mount(store, record),
+    }
+}
+
+/// The failure of a mount names the way that needs none.
+fn with_copy(mut e: Failure, kind: WorkspaceKind) -> Failure {
+    let way = match kind {
+        WorkspaceKind::View => "--copy -m PATH writes a plain tree and needs no mount",
+        _ => "with --copy the workspace is a plain tree and needs no mount",
+    };
+    if e.kind == FailureKind::Mount {
+        let before = if e.hint.is_empty() { "" } else { "; " };
+        e.hint = format!("{}{before}{way}", e.hint);
+    }
+    e
+}
+
+/// Where a copy is wanted at a path of the caller's, a symlink there leads to it.
+fn link(store: &Store, record: &WorkspaceRecord) -> Outcome<()> {
+    let (tree, at) = (store.copy_path(&record.name), &record.mountpoint);
+    if *at == tree || std::fs::read_link(at).is_ok_and(|to| to == tree) {
+        return Ok(());
+    }
+    std::os::unix::fs::symlink(&tree, at).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::new(
+            FailureKind::Exists,
+            format!("{} exists: nothing is mounted over it, and no link can lead from it to the copy", at.display()),
+            "name a path that does not exist yet, or leave -m out: `acetate ws path` prints where the tree is",
+        ),
+        _ => Failure::system(at, "be made a link to the copy", Errno::from_io(&e)),
+    })
+}
+
+/// Removes that link.
+fn unlink(tree: &Path, at: &Path) {
+    if std::fs::read_link(at).is_ok_and(|to| to == tree) {
+        let gone = std::fs::remove_file(at).map_err(|e| Errno::from_io(&e));
+        crate::sys::best_effort("remove the link to a copy", gone);
+    }
+}
+
+fn place(store: &Store, kind: WorkspaceKind, name: &str, given: Option<&Path>) -> Outcome<PathBuf> {
     let Some(path) = given else {
-        return Ok(store.workspace_path(name).join("merged"));
+        return Ok(match kind {
+            WorkspaceKind::Copy => store.copy_path(name),
+            _ => store.workspace_path(name).join("merged"),
+        });
     };
     std::path::absolute(path).map_err(|e| {
         let what = format!("{} cannot be made an absolute path: {e}", path.display());
@@ -115,11 +163,15 @@ fn make(store: &Store, record: &WorkspaceRecord) -> Outcome<()> {
     let kept = store.keep_contents(record)?;
     let trees = stack::trees(store, &record.lowers)?;
     let prepared = store.prepare_workspace(record)?;
-    if record.kind == WorkspaceKind::Overlay {
-        let path = store.workspace_path(&record.name);
-        let failed = |e| Failure::system(&path, "be made", e);
-        let upper = open(prepared.folder(), layout::UPPER).map_err(failed)?;
-        dress_like_top(&trees, &upper)?;
+    match record.kind {
+        WorkspaceKind::Overlay => {
+            let path = store.workspace_path(&record.name);
+            let failed = |e| Failure::system(&path, "be made", e);
+            let upper = open(prepared.folder(), layout::UPPER).map_err(failed)?;
+            dress_like_top(&trees, &upper)?;
+        }
+        WorkspaceKind::Copy => copied::write::write(store, record, prepared.folder())?,
+        WorkspaceKind::View => {}
     }
     store.publish_workspace(prepared, record, &kept)
 }
@@ -197,6 +249,11 @@ pub fn end_commit(store: &Store, name: &str) -> Outcome<()> {
 /// Mounts a workspace that is not; at another place than before where one is given.
 pub fn mount(store: &Store, name: &str, at: Option<&Path>) -> Outcome<Done> {
     let Taken { mut record, lock } = take(store, name)?;
+    if record.kind == WorkspaceKind::Copy {
+        let what = format!("the workspace {name} is a plain copy: there is nothing to mount");
+        let hint = format!("`acetate ws path {name}` prints where its tree is");
+        return Err(Failure::new(FailureKind::Usage, what, hint));
+    }
     match live::state(store, &record)? {
         State::Mounted(at) => {
             return Err(live::busy(
@@ -210,12 +267,30 @@ pub fn mount(store: &Store, name: &str, at: Option<&Path>) -> Outcome<Done> {
         State::Unmounted(held) => drop(held),
     }
     if at.is_some() {
-        record.mountpoint = place(store, name, at)?;
+        record.mountpoint = place(store, record.kind, name, at)?;
         store.replace_workspace(&record)?;
     }
-    let warnings = live::mount(store, &record)?;
+    let warnings = live::mount(store, &record).map_err(|e| without_mount(e, &record))?;
     drop(lock);
     Ok(Done { record, warnings })
+}
+
+/// The failure of a mount of a workspace that is there: its changes can be had all
+/// the same.
+fn without_mount(mut e: Failure, record: &WorkspaceRecord) -> Failure {
+    let way = match record.kind {
+        WorkspaceKind::Overlay => format!(
+            "where nothing can be mounted: `acetate layer commit {} LAYER` works without, and \
+             `acetate ws create NAME --copy --chain LAYER` makes a plain tree of it",
+            record.name
+        ),
+        _ => "`acetate materialize NAME -l LAYER --copy -m PATH` needs no mount".to_owned(),
+    };
+    if e.kind == FailureKind::Mount {
+        let before = if e.hint.is_empty() { "" } else { "; " };
+        e.hint = format!("{}{before}{way}", e.hint);
+    }
+    e
 }
 
 /// The failure for a workspace that is mounted out of sight.
@@ -229,6 +304,11 @@ pub fn unmount(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
     let taken = take(store, name)?;
     match live::mounted_at(store, name) {
         Some(at) => live::unmount(&at, insist),
+        None if taken.record.kind == WorkspaceKind::Copy => Err(Failure::new(
+            FailureKind::NotFound,
+            format!("the workspace {name} is a plain copy: there is nothing to unmount"),
+            format!("`acetate ws rm {name}` removes it"),
+        )),
         None => Err(Failure::new(
             FailureKind::NotFound,
             format!("the workspace {} is not mounted", taken.record.name),
@@ -249,6 +329,9 @@ pub fn remove(store: &Store, name: &str, insist: Insist) -> Outcome<()> {
     let held = idle(store, &record)?;
     own_files::reach();
     store.remove_workspace(name, lock)?;
+    if record.kind == WorkspaceKind::Copy {
+        unlink(&store.copy_path(name), &record.mountpoint);
+    }
     drop(held);
     Ok(())
 }
@@ -272,6 +355,11 @@ pub fn reset(store: &Store, name: &str) -> Outcome<()> {
     let taken = take(store, name)?;
     check_writable(&taken.record)?;
     let _held = idle(store, &taken.record)?;
+    if taken.record.kind == WorkspaceKind::Copy {
+        let staging = store.stage()?;
+        copied::write::write(store, &taken.record, staging.dir())?;
+        return store.replace_copy(name, &staging);
+    }
     let trees = stack::trees(store, &taken.record.lowers)?;
     empty_upper(store, name, &trees)?;
     store.replace_workspace(&taken.record.begun_now())
@@ -292,7 +380,7 @@ pub fn empty_upper(store: &Store, name: &str, trees: &[PathBuf]) -> Outcome<()> 
 /// Fails for a view, which has no changes.
 pub fn check_writable(record: &WorkspaceRecord) -> Outcome<()> {
     match record.kind {
-        WorkspaceKind::Overlay => Ok(()),
+        WorkspaceKind::Overlay | WorkspaceKind::Copy => Ok(()),
         WorkspaceKind::View => Err(Failure::new(
             FailureKind::Usage,
             format!("{} is a read-only view: it has no changes", record.name),
@@ -318,18 +406,23 @@ pub fn clone(store: &Store, name: &str, new: &NewWorkspace) -> Outcome<Done> {
     let held = idle(store, &taken.record)?;
     let mut record = taken.record.clone();
     record.name.clone_from(&new.name);
-    record.mountpoint = place(store, &new.name, new.mountpoint.as_deref())?;
+    record.mountpoint = place(store, record.kind, &new.name, new.mountpoint.as_deref())?;
     record.created = now();
     let prepared = store.prepare_workspace(&record)?;
-    if record.kind == WorkspaceKind::Overlay {
-        copy_changes(store, name, prepared.folder())?;
+    match record.kind {
+        WorkspaceKind::Overlay => copy_changes(store, name, prepared.folder())?,
+        WorkspaceKind::Copy => copied::write::clone(store, name, prepared.folder())?,
+        WorkspaceKind::View => {}
     }
     let kept = store.keep_contents(&record)?;
     store.publish_workspace(prepared, &record, &kept)?;
     drop(held);
-    let warnings = match new.mount {
-        Mounting::Later => Vec::new(),
-        Mounting::Now => live::mount(store, &record)?,
+    let warnings = match show(store, &record, new.mount) {
+        Err(e) if record.kind == WorkspaceKind::Copy => {
+            store.remove_workspace(&record.name, lock)?;
+            return Err(e);
+        }
+        r => r?,
     };
     drop(lock);
     Ok(Done { record, warnings })
@@ -375,18 +468,23 @@ pub enum Which {
     Upper,
 }
 
-/// A path, and whether the workspace is mounted there now.
-pub fn path(store: &Store, name: &str, which: Which) -> Outcome<(PathBuf, Option<PathBuf>)> {
+/// A path, and what the workspace is now.
+pub fn path(store: &Store, name: &str, which: Which) -> Outcome<Tree> {
     let record = store.workspace(name)?;
-    let mounted = live::mounted_at(store, name);
-    match which {
-        Which::Merged => Ok((mounted.clone().unwrap_or(record.mountpoint), mounted)),
-        Which::Upper => {
-            check_writable(&record)?;
-            end_commit(store, name)?;
-            Ok((store.workspace_path(name).join("upper"), mounted))
-        }
+    if which == Which::Merged {
+        return Ok(Tree::of(store, &record));
     }
+    check_writable(&record)?;
+    if record.kind == WorkspaceKind::Copy {
+        let what = format!("the workspace {name} is a plain copy: its changes are in its tree");
+        let hint = format!("`acetate ws diff {name}` says what they are");
+        return Err(Failure::new(FailureKind::Usage, what, hint));
+    }
+    end_commit(store, name)?;
+    Ok(match live::mounted_at(store, name) {
+        Some(_) => Tree::Mounted(store.workspace_path(name).join("upper")),
+        None => Tree::Unmounted(store.workspace_path(name).join("upper")),
+    })
 }
 
 /// How a lower is called.

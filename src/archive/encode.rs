@@ -7,8 +7,8 @@
 use super::error::{Error, Result};
 use super::limits::BLOCK;
 use super::limits::PAX_MAX;
-use super::owners::url_encoded;
 use crate::layer::acl::{self, Acl};
+use crate::layer::escape;
 use crate::sys::Timespec;
 
 /// What a header says.
@@ -159,7 +159,7 @@ fn records(head: &Head<'_>) -> Vec<u8> {
             false => add(&[b"SCHILY.xattr.", &name[..]].concat(), value.clone()),
             // A key ends at the first `=`: libarchive's form can say any name.
             true => add(
-                &[b"LIBARCHIVE.xattr.", &url_encoded(name)[..]].concat(),
+                &[b"LIBARCHIVE.xattr.", &escape::encoded(name)[..]].concat(),
                 super::pax::to_base64(value),
             ),
         }

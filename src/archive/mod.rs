@@ -46,7 +46,7 @@ mod trail;
 pub use error::{Error, Place, Result, Shown};
 pub use input::{Compression, Input, Totals};
 pub use output::Compress;
-pub use owners::{Ids, Owners};
+pub use owners::{Ids, Owners, is_layers};
 pub use pack::{PackOptions, Packed, Redirects, Times, pack};
 pub use reader::{Entry, EntryKind, Piece, Reader};
 pub use records::{SideRecord, SideRecords};

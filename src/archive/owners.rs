@@ -59,7 +59,7 @@ pub(super) fn undisguised_xattr(disk: &[u8]) -> Option<&[u8]> {
 /// Whether an xattr is a layer's, on the way in and out: what users and containers set.
 /// Labels and signatures of the host's security modules are no part of a layer, and
 /// other `system.` names and file systems' own properties belong to their file system.
-pub(super) fn is_layers(name: &[u8]) -> bool {
+pub fn is_layers(name: &[u8]) -> bool {
     const HOSTS: [&[u8]; 5] = [
         b"security.selinux",
         b"security.ima",
@@ -71,20 +71,6 @@ pub(super) fn is_layers(name: &[u8]) -> bool {
     let hosts = HOSTS.iter().any(|h| name.starts_with(h));
     let acl = name == acl::ACCESS || name == acl::DEFAULT;
     acl || (!hosts && known.iter().any(|k| name.starts_with(k)))
-}
-
-/// `%`, `=` and what is no printable ASCII as `%XX`.
-pub(super) fn url_encoded(name: &[u8]) -> Vec<u8> {
-    name.iter()
-        .fold(Vec::with_capacity(name.len()), |mut out, b| {
-            match b {
-                b'%' | b'=' | 0..=0x20 | 0x7f.. => {
-                    out.extend_from_slice(format!("%{b:02X}").as_bytes())
-                }
-                b => out.push(*b),
-            }
-            out
-        })
 }
 
 #[cfg(test)]

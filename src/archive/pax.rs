@@ -11,6 +11,7 @@ use super::limits::{
     XATTR_VALUE_MAX,
 };
 use crate::layer::acl::{self, Acl};
+use crate::layer::escape;
 use crate::sys::Timespec;
 
 /// Why a header's records are not taken.
@@ -97,7 +98,7 @@ impl Pax {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattr(name, value.to_vec())?;
                 } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                    let name = url_decoded(name).ok_or_else(|| bad_value(key))?;
+                    let name = escape::decoded(name).ok_or_else(|| bad_value(key))?;
                     let value = base64(value).ok_or_else(|| bad_value(key))?;
                     self.xattr(&name, value)?;
                 } else if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
@@ -249,23 +250,6 @@ fn time(text: &str) -> Option<Timespec> {
     })
 }
 
-/// `%XX` decoded: libarchive's names of xattrs, side records.
-pub(super) fn url_decoded(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.iter();
-    while let Some(b) = bytes.next() {
-        out.push(match b {
-            b'%' => {
-                let digit = |d: Option<&u8>| char::from(*d?).to_digit(16);
-                let value = digit(bytes.next())? << 4 | digit(bytes.next())?;
-                u8::try_from(value).ok()?
-            }
-            b => *b,
-        });
-    }
-    Some(out)
-}
-
 /// Base64 with or without padding: libarchive's values of xattrs.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let text = text.trim_ascii_end();
@@ -359,8 +343,6 @@ mod tests {
 
     #[test]
     fn libarchives_names_and_values_decode() {
-        assert_eq!(url_decoded(b"user.%3d%41"), Some(b"user.=A".to_vec()));
-        assert_eq!(url_decoded(b"user.%3"), None);
         for (text, bytes) in [
             (&b""[..], &b""[..]),
             (b"YQ", b"a"),

@@ -9,8 +9,8 @@
 
 use std::collections::BTreeMap;
 
-use super::owners::url_encoded;
 use crate::layer::disguise::Disguise;
+use crate::layer::escape;
 
 /// What one object of a layer really is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl SideRecords {
         for (path, what) in &self.0 {
             text.push_str(&String::from_utf8_lossy(&what.encode()));
             text.push(' ');
-            text.push_str(&String::from_utf8_lossy(&url_encoded(path)));
+            text.push_str(&String::from_utf8_lossy(&escape::encoded(path)));
             text.push('\n');
         }
         text
@@ -94,7 +94,7 @@ impl SideRecords {
         for line in text.lines() {
             let parsed = line.split_once(' ').and_then(|(what, path)| {
                 Some(SideRecord {
-                    path: super::pax::url_decoded(path.as_bytes())?,
+                    path: escape::decoded(path.as_bytes())?,
                     what: Disguise::parse(what.as_bytes())?,
                 })
             });

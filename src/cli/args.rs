@@ -102,6 +102,13 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+    /// Print the names that could stand for the last word (for completions)
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// What was typed behind the program's name
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Write the man pages into a directory (for packages)
     #[command(hide = true)]
     Man {

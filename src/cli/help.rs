@@ -298,7 +298,11 @@ Example:
   acetate ws create job -l base -m /mnt
   acetate ws diff job
   acetate ws unmount job
-  acetate ws rm job";
+  acetate ws rm job
+Where nothing can be mounted, a plain tree does the same:
+  acetate ws create job --copy -l base
+  touch \"$(acetate ws path job)/made-by-the-job\"
+  acetate layer commit job result";
 
 /// Under `acetate stats --help`.
 pub const STATS: &str = "\

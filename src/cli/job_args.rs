@@ -36,6 +36,9 @@ pub struct RunArgs {
     /// The new workspace's name; without it one is found
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Make the new workspace a plain tree, for where nothing can be mounted
+    #[arg(long, conflicts_with = "workspace")]
+    pub copy: bool,
     /// Make the changes a layer of this name, if the command succeeds (exit code 0)
     #[arg(long, value_name = "NAME")]
     pub commit: Option<String>,

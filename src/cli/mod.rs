@@ -7,6 +7,7 @@
 pub mod args;
 pub mod cmd;
 pub mod compat;
+pub mod complete;
 pub mod failure;
 pub mod figures;
 pub mod help;
@@ -108,6 +109,7 @@ fn run(global: &Global, command: Command) -> ExitCode {
         Command::Doctor(args) => cmd::doctor::run(&args, global.format),
         Command::FuseOverlayfs { args } => compat_main(Dialect::FuseOverlayfs, &args),
         Command::Completions { shell } => cmd::completions::run(shell),
+        Command::Complete { words } => cmd::complete::run(&words),
         Command::Man { directory } => cmd::man::run(&directory),
     }
 }

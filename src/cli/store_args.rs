@@ -254,8 +254,12 @@ pub struct WsCreateArgs {
     #[allow(missing_docs)]
     pub stack: StackArgs,
     /// Do not mount it yet
-    #[arg(long)]
+    #[arg(long, conflicts_with = "copy")]
     pub no_mount: bool,
+    /// Make it a plain tree, for where nothing can be mounted; -m PATH is then a link
+    /// to it
+    #[arg(long)]
+    pub copy: bool,
 }
 
 /// `acetate ws mount`.

@@ -168,7 +168,7 @@ fn colon_pieces(text: &[u8]) -> Vec<(usize, &[u8])> {
 /// Reads `C:H:S[:C:H:S…]`, with empty fields (podman 4 begins with a colon)
 /// ignored: C on disk, H shown, S how many.
 pub fn parse_map(key: &str, text: &[u8]) -> Result<Vec<IdExtent>, Usage> {
-    let wrong = || {
+    IdExtent::parse_list(text).ok_or_else(|| {
         Usage::new(
             format!(
                 "{key}={} is not a mapping of ids",
@@ -176,29 +176,7 @@ pub fn parse_map(key: &str, text: &[u8]) -> Result<Vec<IdExtent>, Usage> {
             ),
             "write ON_DISK:SHOWN:COUNT, several of them with colons between, for example 0:1000:1:1:100000:65536",
         )
-    };
-    let mut numbers = Vec::new();
-    for field in text.split(|b| *b == b':').filter(|f| !f.is_empty()) {
-        numbers.push(parse_u32(field).ok_or_else(wrong)?);
-    }
-    let (triples, rest) = numbers.as_chunks::<3>();
-    if triples.is_empty() || !rest.is_empty() {
-        return Err(wrong());
-    }
-    triples
-        .iter()
-        .map(|[disk, view, count]| {
-            let fits = |start: u32| start.checked_add(count.saturating_sub(1)).is_some();
-            if *count == 0 || !fits(*disk) || !fits(*view) {
-                return Err(wrong());
-            }
-            Ok(IdExtent {
-                disk: *disk,
-                view: *view,
-                count: *count,
-            })
-        })
-        .collect()
+    })
 }
 
 /// A decimal number, nothing else around it.

@@ -19,6 +19,31 @@ pub struct IdExtent {
     pub count: u32,
 }
 
+impl IdExtent {
+    /// Reads `D:S:N[:D:S:N…]`, empty fields ignored; `None` where that is no mapping.
+    pub fn parse_list(text: &[u8]) -> Option<Vec<IdExtent>> {
+        let mut numbers: Vec<u32> = Vec::new();
+        for field in text.split(|b| *b == b':').filter(|f| !f.is_empty()) {
+            let digits = field.iter().all(u8::is_ascii_digit);
+            let number = std::str::from_utf8(field).ok()?.parse().ok()?;
+            numbers.push(digits.then_some(number)?);
+        }
+        let (triples, rest) = numbers.as_chunks::<3>();
+        if triples.is_empty() || !rest.is_empty() {
+            return None;
+        }
+        let extent = |[disk, view, count]: &[u32; 3]| {
+            let fits = |start: u32| start.checked_add(count.saturating_sub(1)).is_some();
+            (*count > 0 && fits(*disk) && fits(*view)).then_some(IdExtent {
+                disk: *disk,
+                view: *view,
+                count: *count,
+            })
+        };
+        triples.iter().map(extent).collect()
+    }
+}
+
 /// A whole mapping of one kind of id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct IdMap {

@@ -8,6 +8,7 @@
 
 pub mod acl;
 pub mod disguise;
+pub mod escape;
 pub mod mark;
 pub mod reserved;
 

@@ -124,6 +124,7 @@ impl Store {
         let parts: &[&[u8]] = match workspace.kind {
             WorkspaceKind::Overlay => &[layout::UPPER, layout::WORK],
             WorkspaceKind::View => &[],
+            WorkspaceKind::Copy => return self.check_copy(workspace, repair),
         };
         let Some(_lock) = self.try_lock(Object::Workspace(&workspace.name), Hold::Alone)? else {
             return Ok(issues);
@@ -159,6 +160,22 @@ impl Store {
             issues.push(issue);
         }
         Ok(issues)
+    }
+
+    /// A copied workspace without its tree or manifest cannot be told from its layers
+    /// any more: it is put aside, with what is left of it.
+    fn check_copy(&self, workspace: &WorkspaceRecord, repair: Repair) -> Outcome<Vec<Issue>> {
+        let name = workspace.name.as_str();
+        let Some(_lock) = self.try_lock(Object::Workspace(name), Hold::Alone)? else {
+            return Ok(Vec::new());
+        };
+        let Err(e) = self.copy(name) else {
+            return Ok(Vec::new());
+        };
+        let mut issue = damage(format!("workspace {name}"), e.what);
+        issue.repaired =
+            repair == Repair::Yes && self.put_aside("workspaces", name.as_bytes()).is_ok();
+        Ok(vec![issue])
     }
 
     /// What no record speaks of.

@@ -14,6 +14,9 @@
 //!     merged/                       where it is mounted unless it was told another place
 //!     commit/                       only while a commit is under way, see below
 //!     apply.json                    only while `ws apply` is under way: what is brought back
+//!     copy/                         of a copy, in the place of the three above:
+//!       tree/                       what the lowers show, written out; it is written to
+//!       manifest                    what was written, see `manifest`
 //!   staging/ID/                     what somebody is making; rubbish where nobody locks it
 //!   locks/KIND.NAME                 empty files, locked with flock(2)
 //!   damaged/                        what `fsck --repair` took out of the way
@@ -89,6 +92,12 @@ pub const WORK: &[u8] = b"work";
 pub const MERGED: &[u8] = b"merged";
 /// An apply under way.
 pub const APPLY: &[u8] = b"apply.json";
+/// A plain tree and its manifest: one folder, so that both change in one step.
+pub const COPY: &[u8] = b"copy";
+/// The manifest in it; its tree is called [`TREE`].
+pub const MANIFEST: &[u8] = b"manifest";
+/// Longest manifest.
+pub const MANIFEST_MAX: u64 = 1 << 30;
 /// A commit under way.
 pub const COMMIT: &[u8] = b"commit";
 /// The same, before it counts.

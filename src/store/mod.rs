@@ -23,6 +23,7 @@ pub mod gc;
 pub mod layers;
 pub mod layout;
 pub mod lock;
+pub mod manifest;
 pub mod pending;
 pub mod record;
 pub mod staging;

@@ -95,6 +95,8 @@ pub enum WorkspaceKind {
     Overlay,
     /// Lowers only, mounted read only.
     View,
+    /// A plain tree with what the lowers show written out: nothing is mounted.
+    Copy,
 }
 
 /// `workspaces/NAME/workspace.json`.
@@ -108,7 +110,7 @@ pub struct WorkspaceRecord {
     pub lowers: Vec<Lower>,
     /// Words of `-o` for the mount.
     pub options: Vec<String>,
-    /// Where it is mounted.
+    /// Where it is mounted; of a copy, where its tree is, or a link to that.
     pub mountpoint: PathBuf,
     /// When it was made, RFC 3339.
     pub created: String,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::failure::{Failure, FailureKind, Outcome};
 use super::layers::{Listed, check_name, collect};
 use super::lock::{Hold, Lock, Object};
+use super::manifest::Manifest;
 use super::record::{WorkspaceKind, WorkspaceRecord};
 use super::staging::{self, Staging};
 use super::{Store, encode, layout};
@@ -108,6 +109,7 @@ impl Store {
         let parts: &[&[u8]] = match record.kind {
             WorkspaceKind::Overlay => &[layout::UPPER, layout::WORK, layout::MERGED],
             WorkspaceKind::View => &[layout::MERGED],
+            WorkspaceKind::Copy => &[],
         };
         for part in parts {
             dir::mkdir(folder.as_fd(), part, 0o755).map_err(failed)?;
@@ -198,6 +200,60 @@ impl Store {
             (fresh.dir().as_fd(), layout::UPPER),
         );
         dir::rename(upper, aside, Rename::Exchange).map_err(failed)?;
+        staging::settle(&folder, &path)
+    }
+}
+
+impl Store {
+    /// Where a copied workspace's tree is.
+    pub fn copy_path(&self, name: &str) -> PathBuf {
+        self.workspace_path(name).join("copy/tree")
+    }
+
+    /// A copied workspace's tree, and what it was written out as.
+    ///
+    /// # Errors
+    /// Integrity where either is damaged.
+    pub fn copy(&self, name: &str) -> Outcome<(Arc<OwnedFd>, Manifest)> {
+        let path = self.workspace_path(name).join("copy");
+        let damaged = |what: String| {
+            Failure::new(
+                FailureKind::Integrity,
+                what,
+                format!(
+                    "save what you need of the tree, then `acetate ws reset {name}` makes it anew"
+                ),
+            )
+        };
+        let folder = self.workspace_folder(name)?;
+        let copy = staging::open(&folder, layout::COPY)
+            .map_err(|e| damaged(Failure::system(&path, "be opened", e).what))?;
+        let tree = staging::open(&copy, layout::TREE)
+            .map_err(|e| damaged(Failure::system(&path.join("tree"), "be opened", e).what))?;
+        let path = path.join("manifest");
+        let bytes = small::read(copy.as_fd(), layout::MANIFEST, layout::MANIFEST_MAX)
+            .map_err(|e| damaged(Failure::system(&path, "be read", e).what))?;
+        let manifest = Manifest::decode(&bytes)
+            .map_err(|why| damaged(format!("{} is damaged: {why}", path.display())))?;
+        Ok((tree, manifest))
+    }
+
+    /// Puts a folder of `fresh` in the place of a copied workspace's, which is removed
+    /// with it.
+    ///
+    /// # Locks
+    /// The caller holds the workspace's.
+    pub fn replace_copy(&self, name: &str, fresh: &Staging) -> Outcome<()> {
+        let folder = self.workspace_folder(name)?;
+        let path = self.workspace_path(name).join("copy");
+        let failed = |e| Failure::system(&path, "be replaced", e);
+        let new = (fresh.dir().as_fd(), layout::COPY);
+        let old = (folder.as_fd(), layout::COPY);
+        match dir::rename(new, old, Rename::Exchange) {
+            // It was lost: nothing is there to be exchanged.
+            Err(Errno::ENOENT) => dir::rename(new, old, Rename::NoReplace).map_err(failed)?,
+            r => r.map_err(failed)?,
+        }
         staging::settle(&folder, &path)
     }
 }

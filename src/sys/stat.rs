@@ -50,7 +50,7 @@ impl Kind {
 
 /// Seconds and nanoseconds since the epoch; seconds may be negative,
 /// nanoseconds count upwards from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timespec {
     /// Whole seconds.
     pub sec: i64,
@@ -143,6 +143,31 @@ fn ask(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat> {
     }
     let s = rustix::fs::statat(dir, name, flags)?;
     Ok(from_stat(&s))
+}
+
+/// Stats `name` in `dir`, and says when the object was made (0 where nothing tells it).
+///
+/// A question of its own: asked for that time, a FUSE file system goes to its server
+/// ([`ask_servers`] says why no other question may).
+pub fn with_birth(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(Stat, Timespec)> {
+    let unknown = |stat| (stat, Timespec::default());
+    if !features::allowed(Feature::Statx) {
+        return stat_at(dir, name).map(unknown);
+    }
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID | StatxFlags::BTIME;
+    match rustix::fs::statx(dir, name, flags, mask) {
+        Ok(x) if x.stx_mask & StatxFlags::BTIME.bits() != 0 => {
+            let made = Timespec {
+                sec: x.stx_btime.tv_sec,
+                nsec: x.stx_btime.tv_nsec,
+            };
+            Ok((from_statx(&x), made))
+        }
+        Ok(x) => Ok(unknown(from_statx(&x))),
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => stat_at(dir, name).map(unknown),
+        Err(e) => Err(e.into()),
+    }
 }
 
 fn from_statx(x: &rustix::fs::Statx) -> Stat {

@@ -141,3 +141,34 @@ fn names_that_are_no_utf8_are_given_in_hexadecimal_too() {
     let json = shop.json(&["layer", "diff", "odd"]);
     assert_eq!(json["changes"][0]["path_hex"], "2ffffe");
 }
+
+/// A file of a layer with several names is written by one of them: the others show it
+/// too, and only the index of the upper knows.
+#[test]
+fn every_name_of_a_changed_hard_link_is_told() {
+    if !require_root() || !require_fuse() {
+        return;
+    }
+    let shop = Shop::new();
+    shop.layer("base");
+    let at = shop.workspace("job", &["base"]);
+    fs::write(at.join("a"), "changed\n").unwrap();
+    let expected = ["C /a content,mtime", "C /b content,mtime"];
+    assert_eq!(lines(&shop.ok(&["ws", "diff", "job"])), expected);
+    // The name that was used goes: only the index has the file now.
+    fs::remove_file(at.join("a")).unwrap();
+    let expected = ["D /a", "C /b content,mtime"];
+    assert_eq!(lines(&shop.ok(&["ws", "diff", "job"])), expected);
+    shop.ok(&["layer", "commit", "job", "live"]);
+    shop.ok(&["ws", "unmount", "job"]);
+    assert_eq!(lines(&shop.ok(&["ws", "diff", "job"])), expected);
+    shop.ok(&["layer", "commit", "job", "moved"]);
+    for layer in ["live", "moved"] {
+        assert_eq!(
+            lines(&shop.ok(&["layer", "diff", layer])),
+            expected,
+            "{layer}"
+        );
+        assert_eq!(shop.ok(&["layer", "cat", layer, "b"]), "changed");
+    }
+}

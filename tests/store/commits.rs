@@ -173,6 +173,34 @@ fn a_moved_directory_is_whole_in_the_layer() {
     }
 }
 
+/// A directory that was moved away and back is merged again: its redirect leads to
+/// its own place. Marks that hide nothing do not reach the layer.
+#[test]
+fn a_directory_that_came_back_is_not_copied_into_the_layer() {
+    if !ready() {
+        return;
+    }
+    for live in [true, false] {
+        let shop = Shop::new();
+        shop.layer("base");
+        let at = shop.workspace("job", &["base"]);
+        fs::rename(at.join("dir"), at.join("away")).unwrap();
+        fs::rename(at.join("away"), at.join("dir")).unwrap();
+        fs::remove_file(at.join("link")).unwrap();
+        fs::create_dir(at.join("link")).unwrap();
+        if !live {
+            shop.ok(&["ws", "unmount", "job"]);
+        }
+        shop.ok(&["layer", "commit", "job", "app"]);
+        let tar = shop.at("app.tar");
+        shop.ok(&["layer", "export", "app", tar.to_str().unwrap()]);
+        let listed = Command::new("tar").arg("-tf").arg(&tar).output().unwrap();
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        assert_eq!(listed, "./\ndir/\nlink/\n", "live {live}");
+        assert_eq!(shop.ok(&["layer", "cat", "app", "dir/file"]), "file");
+    }
+}
+
 #[test]
 fn a_metacopy_has_its_data_in_the_layer() {
     if !ready() {

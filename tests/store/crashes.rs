@@ -35,6 +35,11 @@ impl Dice {
         Dice(seed)
     }
 
+    /// Others, of which the first ones decide.
+    pub fn another(&mut self) -> Dice {
+        Dice(self.below(u64::MAX) | 1)
+    }
+
     pub fn below(&mut self, most: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -318,4 +323,116 @@ fn a_name_that_was_taken_after_the_crash_loses_no_layer() {
         "app\napp.recovered-1\nbase"
     );
     assert_eq!(shop.ok(&["layer", "cat", "app.recovered-1", "new"]), "new");
+}
+
+/// An import is the longest of the changes: an archive is read, a tree written and
+/// measured, then both get their places.
+#[test]
+fn imports_are_whole_or_not_at_all() {
+    // A kill is no loss of power: the disk, which others may keep busy, is left out.
+    let shop = Shop::in_memory();
+    let mut dice = Dice::new();
+    let tree = shop.tree("tree");
+    for i in 0..40 {
+        let data = vec![b'x'; 1 << (i % 16)];
+        fs::write(tree.join(format!("dir/more-{i}")), data).unwrap();
+    }
+    shop.ok(&["layer", "create", "from", tree.to_str().unwrap()]);
+    let archive = shop.at("from.tar");
+    let archive = archive.to_str().unwrap();
+    shop.ok(&["layer", "export", "from", archive, "--gzip"]);
+    let wanted = shop.json(&["layer", "info", "from"])["diff_id"].clone();
+    shop.ok(&["layer", "rm", "from"]);
+    // How long it takes when it is left alone.
+    let begun = std::time::Instant::now();
+    shop.ok(&["layer", "import", archive, "whole"]);
+    let whole = u64::try_from(begun.elapsed().as_micros()).unwrap();
+    shop.ok(&["layer", "rm", "whole"]);
+    let (mut made, mut cut_off, mut kills) = (0, 0, 0);
+    for round in 0..12 * times() {
+        if kills == 4 * times() {
+            break;
+        }
+        let name = format!("layer-{round}");
+        let words = ["layer", "import", archive, &name];
+        let ended = cut(&shop, &mut dice, &words, whole);
+        kills += usize::from(!ended);
+        let records = fs::read_dir(shop.inside("names")).unwrap().count();
+        if records == 1 {
+            let info = shop.json(&["layer", "info", &name]);
+            assert_eq!(info["diff_id"], wanted, "round {round}");
+            made += 1;
+        } else {
+            assert!(records == 0 && !ended, "round {round}: it had ended");
+            cut_off += 1;
+        }
+        // A content without a name may be there, whole; what is not whole is in
+        // staging only. Every digest is computed where there is a layer.
+        is_sound(&shop, "after an import");
+        if records == 1 {
+            shop.ok(&["layer", "rm", &name]);
+            assert_eq!(
+                fs::read_dir(shop.inside("staging")).unwrap().count(),
+                0,
+                "the next change removes what was left"
+            );
+        }
+    }
+    println!("{kills} kills: {made} imports were whole, {cut_off} had not been");
+    assert!(
+        kills == 4 * times() && cut_off > 0,
+        "{kills} kills, {cut_off} in time"
+    );
+    shop.ok(&["layer", "import", archive, "last"]);
+    settle(&shop);
+}
+
+/// The same for workspaces that are plain trees: made, committed, made anew, copied,
+/// removed.
+#[test]
+fn copies_are_whole_or_not_at_all() {
+    let shop = Shop::in_memory();
+    let mut dice = Dice::new();
+    shop.layer("base");
+    for round in 0..times() {
+        let name = format!("ws-{round}");
+        cut(
+            &shop,
+            &mut dice,
+            &["ws", "create", "--copy", &name, "-l", "base"],
+            120_000,
+        );
+        is_sound(&shop, "after a create");
+        if shop.run(&["ws", "info", &name]).code != 0 {
+            continue;
+        }
+        assert_eq!(shop.ok(&["ws", "diff", &name]), "", "round {round}");
+        let at = PathBuf::from(shop.ok(&["ws", "path", &name]));
+        fs::write(at.join("new"), format!("round {round}\n")).unwrap();
+        let layer = format!("layer-{round}");
+        cut(
+            &shop,
+            &mut dice,
+            &["layer", "commit", &name, &layer],
+            60_000,
+        );
+        is_sound(&shop, "after a commit");
+        assert_eq!(text(at.join("new")), format!("round {round}\n"));
+        let twin = format!("twin-{round}");
+        cut(&shop, &mut dice, &["ws", "clone", &name, &twin], 120_000);
+        is_sound(&shop, "after a clone");
+        if shop.run(&["ws", "info", &twin]).code == 0 {
+            assert!(shop.ok(&["ws", "diff", &twin]).contains("/new"));
+            shop.ok(&["ws", "rm", &twin]);
+        }
+        cut(&shop, &mut dice, &["ws", "reset", &name], 120_000);
+        is_sound(&shop, "after a reset");
+        // The old tree with its manifest, or the new one with its own.
+        let shown = shop.ok(&["ws", "diff", &name]);
+        let is_new = !at.join("new").exists();
+        assert_eq!(shown.is_empty(), is_new, "round {round}: {shown}");
+        cut(&shop, &mut dice, &["ws", "rm", &name], 10_000);
+        is_sound(&shop, "after a rm");
+    }
+    settle(&shop);
 }

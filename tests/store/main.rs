@@ -8,8 +8,12 @@
 //! | `workspaces.rs` | workspaces: made, mounted, reset, copied, removed |
 //! | `commits.rs` | what a commit takes along, mounted and not, and what stands alone |
 //! | `changes.rs` | diff |
+//! | `copies.rs` | copied workspaces: the same commands and answers without a mount |
 //! | `upkeep.rs` | gc, fsck, damaged records |
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
+//! | `copied_users.rs` | copied workspaces of ordinary users |
+//! | `matrix.rs` | the README's matrix of privileges, cell by cell |
+//! | `shells.rs` | completion in bash, and the job-runner script |
 //! | `together.rs` | many processes, many layers |
 //! | `run.rs` | a command with a workspace as root: what it sees, exit codes, signals, kill -9 |
 //! | `attempt.rs` | a command over a live directory, which stays as it is |
@@ -35,9 +39,14 @@ mod archives;
 mod attempt;
 mod changes;
 mod commits;
+mod copied_users;
+mod copies;
 mod crashes;
 mod layers;
+mod matrix;
 mod run;
+mod script;
+mod shells;
 mod shop;
 mod together;
 mod upkeep;

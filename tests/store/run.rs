@@ -592,3 +592,29 @@ fn a_running_command_keeps_no_other_workspace_in_use() {
     fs::write(shared.join("end"), "").unwrap();
     assert!(child.wait().unwrap().success());
 }
+
+#[test]
+fn a_copy_is_run_in_and_ends_as_a_mounted_workspace_does() {
+    let Some(shop) = shop() else { return };
+    let script = "echo new >/new && rm /bin/head && mv /bin/ln /bin/link && chmod 700 /bin";
+    let answers = ["mounted", "copied"].map(|name| {
+        let copy: &[&str] = if name == "copied" { &["--copy"] } else { &[] };
+        let words = [&["-l", "base", "--name", name, "--commit", name], copy].concat();
+        let done = run(&shop, &words, script);
+        assert_eq!(done.code, 0, "{done:?}");
+        let changes = shop.ok(&["layer", "diff", name, "--format", "json"]);
+        assert!(changes.contains("new"), "{changes}");
+        changes
+    });
+    assert_eq!(answers[0], answers[1]);
+    // And once more, in what is there.
+    let again = run(
+        &shop,
+        &["-w", "copied"],
+        "cat /new; test ! -e /bin/head; exit 7",
+    );
+    assert_eq!((again.code, again.out.trim()), (7, "new"), "{again:?}");
+    let refused = shop.run(&["ws", "apply", "copied"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(refused.err.contains("is a copy"), "{refused:?}");
+}

@@ -45,6 +45,17 @@ impl Shop {
         shop
     }
 
+    /// A fresh store in memory, where there is a file system for that.
+    pub fn in_memory() -> Shop {
+        let memory = Path::new("/dev/shm");
+        let shop = match memory.is_dir() {
+            true => Shop::below(memory),
+            false => Shop::bare(),
+        };
+        shop.ok(&["init"]);
+        shop
+    }
+
     /// A directory for a store that is not made yet.
     pub fn bare() -> Shop {
         thread_local! {
@@ -55,6 +66,10 @@ impl Shop {
         ONCE.with(|once| *once.get_or_init(super::support::host::own_mounts));
         let base =
             std::env::var_os("ACETATE_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        Shop::below(&base)
+    }
+
+    fn below(base: &Path) -> Shop {
         let temp = tempfile::Builder::new()
             .prefix("acetate-store-")
             .tempdir_in(base)

@@ -32,6 +32,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::commit;
 use super::copy::{Links, Owners};
 use super::diff::{self, Change};
 use super::file_clock;
@@ -45,7 +46,7 @@ use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::layout;
 use crate::store::lock::Lock;
 use crate::store::pending::ApplyRecord;
-use crate::store::record::{Lower, WorkspaceRecord};
+use crate::store::record::{Lower, WorkspaceKind, WorkspaceRecord};
 use crate::sys::dir::{self, Cross};
 use crate::sys::{Errno, file, tree};
 
@@ -109,6 +110,17 @@ pub fn apply(store: &Store, name: &str, request: &Request) -> Outcome<Done> {
     own_files::reach();
     let Taken { record, lock } = workspace::take_any(store, name)?;
     workspace::check_writable(&record)?;
+    if record.kind == WorkspaceKind::Copy {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!(
+                "the workspace {name} is a copy: what it was copied from is not watched, and may have changed"
+            ),
+            format!(
+                "`acetate ws diff {name}` says what to take over from `acetate ws path {name}`, or commit it as a layer"
+            ),
+        ));
+    }
     let _held = workspace::idle(store, &record)?;
     let directory = target_of(store, &record)?;
     let failed = |e| Failure::system(&directory, "be opened", e);
@@ -301,7 +313,8 @@ impl Work<'_> {
     /// Whether something in the upper leans on what the apply changes.
     fn must_be_made_alone(&self, selection: &Selection) -> Outcome<bool> {
         let upper = self.upper()?;
-        let survey = resolve::survey(&upper.root).map_err(self.failed())?;
+        let index = commit::index_of(self.store, &self.record.name);
+        let survey = resolve::survey(&upper.root, index.as_ref()).map_err(self.failed())?;
         // Anchors of links whose names go one by one would lead to what is gone.
         Ok(survey.incomplete || (!selection.is_all() && self.has_index()?))
     }
@@ -325,7 +338,8 @@ impl Work<'_> {
     /// Replaces the upper by one that shows the same and leans on nothing below.
     fn make_alone(&self) -> Outcome<()> {
         let upper = self.upper()?;
-        let survey = resolve::survey(&upper.root).map_err(self.failed())?;
+        let index = commit::index_of(self.store, &self.record.name);
+        let survey = resolve::survey(&upper.root, index.as_ref()).map_err(self.failed())?;
         let lowers = stack::trees(self.store, &self.record.lowers)?;
         let staging = self.store.stage()?;
         let failed = |e| Failure::system(staging.path(), "be written", e);
@@ -340,6 +354,7 @@ impl Work<'_> {
             path: self.upper_path(),
             lowers: &lowers,
             owners: Owners::Real,
+            index,
         };
         resolve::copy_alone(&source, &survey, &fresh, &mut links)?;
         tree::remove(staging.dir(), b"links").map_err(failed)?;

@@ -87,11 +87,15 @@ fn wanted(args: RunArgs) -> Outcome<run::Request> {
     let mut job = job(args.job)?;
     job.user = user;
     job.directory = args.workdir;
+    let kind = match args.copy {
+        true => WorkspaceKind::Copy,
+        false => WorkspaceKind::Overlay,
+    };
     let which = match args.workspace {
         Some(name) => Which::There(name),
         None => Which::New(wanted_view(
             args.name.unwrap_or_default(),
-            WorkspaceKind::Overlay,
+            kind,
             args.view,
             Mounting::Later,
         )?),

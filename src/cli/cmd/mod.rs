@@ -1,6 +1,7 @@
 //! One file per command: its glue, no more.
 
 pub mod apply;
+pub mod complete;
 pub mod completions;
 pub mod doctor;
 pub mod init;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::app::live::{Insist, mounted_at, mounts};
 use crate::app::stack::Asked;
 use crate::app::store_root::{self, Use};
+use crate::app::tree::Tree;
 use crate::app::workspace::{self, Done, Mounting, NewWorkspace, Which};
 use crate::app::{Failure, FailureKind, Outcome, WorkspaceKind, WorkspaceRecord, diff};
 use crate::cli::args::Global;
@@ -54,7 +55,11 @@ fn mounting(not_yet: bool) -> Mounting {
 
 fn create(root: Option<&Path>, output: Output<'_>, args: WsCreateArgs) -> Outcome<()> {
     let when = mounting(args.no_mount);
-    let new = wanted(args.name, WorkspaceKind::Overlay, args.stack, when)?;
+    let kind = match args.copy {
+        true => WorkspaceKind::Copy,
+        false => WorkspaceKind::Overlay,
+    };
+    let new = wanted(args.name, kind, args.stack, when)?;
     let store = store_root::open(root, Use::Change)?;
     say_done(output, &workspace::create(&store, &new)?);
     Ok(())
@@ -191,6 +196,15 @@ fn kind_word(kind: WorkspaceKind) -> &'static str {
     match kind {
         WorkspaceKind::Overlay => "overlay",
         WorkspaceKind::View => "view",
+        WorkspaceKind::Copy => "copy",
+    }
+}
+
+/// What the path of a record is.
+fn at_word(kind: WorkspaceKind) -> &'static str {
+    match kind {
+        WorkspaceKind::Copy => "tree",
+        WorkspaceKind::Overlay | WorkspaceKind::View => "mount point",
     }
 }
 
@@ -212,7 +226,10 @@ fn info(root: Option<&Path>, output: Output<'_>, name: &str) -> Outcome<()> {
         row("name", record.name.clone()),
         row("kind", kind_word(record.kind).to_owned()),
         row("mounted at", at.clone().unwrap_or_else(|| "-".to_owned())),
-        row("mount point", record.mountpoint.display().to_string()),
+        row(
+            at_word(record.kind),
+            record.mountpoint.display().to_string(),
+        ),
         row("options", record.options.join(",")),
         row("created", record.created.clone()),
         row("folder", folder.display().to_string()),
@@ -234,11 +251,11 @@ fn info(root: Option<&Path>, output: Output<'_>, name: &str) -> Outcome<()> {
 
 fn path(root: Option<&Path>, output: Output<'_>, name: &str, which: Which) -> Outcome<()> {
     let store = store_root::open(root, Use::Read)?;
-    let (path, mounted) = workspace::path(&store, name, which)?;
-    if which == Which::Merged && mounted.is_none() {
+    let tree = workspace::path(&store, name, which)?;
+    if which == Which::Merged && matches!(tree, Tree::Unmounted(_)) {
         output.note(&format!("the workspace {name} is not mounted"));
     }
-    output.path(&path);
+    output.path(tree.path());
     Ok(())
 }
 
