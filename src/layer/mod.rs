@@ -12,7 +12,7 @@ pub mod escape;
 pub mod mark;
 pub mod reserved;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -91,17 +91,17 @@ pub enum Hold {
 
 impl Layer {
     /// Opens a layer's root by the user's path (symlinks followed).
-    pub fn open(id: LayerId, path: &Path, how: Hold) -> Result<Layer> {
-        let mut fd = dir::open_root(path)?;
+    pub fn open(id: LayerId, path: &Path, how: Hold, known: &mut Known) -> Result<Layer> {
+        let mut root = Arc::new(dir::open_root(path)?);
         // Asked before a clone is taken: there is nothing above that one's root.
-        let above = ancestors(&Arc::new(crate::sys::file::duplicate(fd.as_fd())?));
+        let above = known.ancestors(&root);
         let mut entered = None;
         let cross = match how {
             // With `Follow` too: what is mounted later, our own mount and others
             // that show us among it, must never be met (no circle can close).
             Hold::Lower(cross) => {
-                match dir::clone_mount(fd.as_fd(), cross) {
-                    Ok(clone) => fd = clone,
+                match dir::clone_mount(root.as_fd(), cross) {
+                    Ok(clone) => root = Arc::new(clone),
                     Err(_) if cross == Cross::Follow => entered = Some(mounts_now()),
                     Err(_) => {}
                 }
@@ -109,18 +109,14 @@ impl Layer {
             }
             Hold::Upper => Cross::Refuse,
         };
-        if how == Hold::Upper && !crate::sys::mount::is_local(fd.as_fd()) {
+        if how == Hold::Upper && !crate::sys::mount::is_local(root.as_fd()) {
             crate::sys::stat::ask_servers();
         }
-        let root = Arc::new(fd);
         let root_stat = Spot::fd(root.clone()).stat()?;
         if root_stat.kind() != Kind::Dir {
             return Err(Errno::ENOTDIR);
         }
-        let uuid = crate::sys::uuid::of_file_system(root.as_fd());
-        // A FUSE handle is the number that the server gave for this mount's life:
-        // another file may have it in the next.
-        let ambiguous = crate::sys::mount::is_fuse(root.as_fd());
+        let (uuid, ambiguous) = known.file_system(root_stat.dev, &root);
         Ok(Layer {
             id,
             root,
@@ -248,26 +244,61 @@ fn opaque_by_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-/// The directories above `dir`, itself apart, up to the root of its mount tree.
-fn ancestors(dir: &Arc<OwnedFd>) -> Vec<ObjectId> {
-    let mut out = Vec::new();
-    let mut at = dir.clone();
-    let Ok(mut last) = Spot::fd(at.clone()).stat() else {
-        return out;
-    };
+/// What layers of one mount have in common, asked once: hundreds of them mostly stand
+/// side by side. Kept only while they are opened.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// What lies above a directory, by it and its mount's id.
+    above: HashMap<(ObjectId, u64), Vec<ObjectId>>,
+    /// By st_dev: the UUID, and whether handles tell nothing.
+    file_systems: HashMap<u64, ([u8; 16], bool)>,
+}
+
+impl Known {
+    fn ancestors(&mut self, dir: &Arc<OwnedFd>) -> Vec<ObjectId> {
+        let Some((parent, s)) = Spot::fd(dir.clone())
+            .stat()
+            .ok()
+            .and_then(|s| directory_above(dir, &s))
+        else {
+            return Vec::new();
+        };
+        let id = ObjectId::of(&s);
+        let above = self.above.entry((id, s.mnt_id));
+        let above = above.or_insert_with(|| all_above(parent, s));
+        std::iter::once(id).chain(above.iter().copied()).collect()
+    }
+
+    fn file_system(&mut self, device: u64, root: &Arc<OwnedFd>) -> ([u8; 16], bool) {
+        let ask = || {
+            let uuid = crate::sys::uuid::of_file_system(root.as_fd());
+            // A FUSE handle is the number that the server gave for this mount's life:
+            // another file may have it in the next.
+            (uuid, crate::sys::mount::is_fuse(root.as_fd()))
+        };
+        *self.file_systems.entry(device).or_insert_with(ask)
+    }
+}
+
+/// The directory above one and its attributes; `None` at the root of the mount tree.
+fn directory_above(dir: &Arc<OwnedFd>, s: &Stat) -> Option<(Arc<OwnedFd>, Stat)> {
+    let up = Spot::at(dir.clone(), Name::from(&b".."[..]))
+        .open(rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
+    let up = Arc::new(up.ok()?);
+    let above = Spot::fd(up.clone()).stat().ok()?;
+    let same = crate::sys::stat::same_object(&above, s) && above.mnt_id == s.mnt_id;
+    (!same).then_some((up, above))
+}
+
+/// The directories above `dir`, itself apart.
+fn all_above(dir: Arc<OwnedFd>, s: Stat) -> Vec<ObjectId> {
+    let (mut out, mut at, mut last) = (Vec::new(), dir, s);
     for _ in 0..4096 {
-        let up = Spot::at(at.clone(), Name::from(&b".."[..]))
-            .open(rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY);
-        let Ok(up) = up else { break };
-        at = Arc::new(up);
-        let Ok(s) = Spot::fd(at.clone()).stat() else {
+        let Some((up, s)) = directory_above(&at, &last) else {
             break;
         };
-        if crate::sys::stat::same_object(&s, &last) && s.mnt_id == last.mnt_id {
-            break;
-        }
         out.push(ObjectId::of(&s));
-        last = s;
+        (at, last) = (up, s);
     }
     out
 }

@@ -25,7 +25,7 @@ use super::stack::{Settings, Stack};
 use super::upper::{Namespace, Upper, index, work};
 use crate::idmap::IdMap;
 use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque};
-use crate::layer::{Hold, Layer, LayerId, UPPER, acl};
+use crate::layer::{Hold, Known, Layer, LayerId, UPPER, acl};
 use crate::sys::dir::Cross;
 use crate::sys::probe::WhiteoutKind;
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, best_effort, dir, probe, xattr};
@@ -43,17 +43,18 @@ impl Overlay {
     /// A sentence and a hint; nothing was changed but the work directory.
     pub fn open(options: &Options) -> std::result::Result<Overlay, SetupError> {
         let mut warnings = Vec::new();
-        let mut lowers = open_lowers(options)?;
+        let mut known = Known::default();
+        let mut lowers = open_lowers(options, &mut known)?;
         let mut upper = None;
         match (&options.upper, options.read_only) {
             (Some(u), false) => {
-                let u = open_upper(options, u, &lowers, &mut warnings)?;
+                let u = open_upper(options, u, &lowers, (&mut known, &mut warnings))?;
                 share_uuid(&u.layer, &mut lowers);
                 upper = Some(u);
             }
             (Some(u), true) => {
                 // Read-only: the upper is but the uppermost layer.
-                let l = open_lower(0, u, options)?;
+                let l = open_lower(0, u, options, &mut known)?;
                 lowers.insert(0, l);
                 for (i, l) in lowers.iter_mut().enumerate() {
                     l.id = LayerId::try_from(i + 1).unwrap_or(LayerId::MAX);
@@ -121,7 +122,10 @@ fn holds_acls(stack: &Stack) -> bool {
     })
 }
 
-fn open_lowers(options: &Options) -> std::result::Result<Vec<Layer>, SetupError> {
+fn open_lowers(
+    options: &Options,
+    known: &mut Known,
+) -> std::result::Result<Vec<Layer>, SetupError> {
     if options.lowers.iter().all(|l| l.data_only) {
         return Err(SetupError::new(
             "no lower layer was given",
@@ -140,7 +144,7 @@ fn open_lowers(options: &Options) -> std::result::Result<Vec<Layer>, SetupError>
     let mut out = Vec::with_capacity(options.lowers.len());
     for (i, arg) in options.lowers.iter().enumerate() {
         let id = LayerId::try_from(i + 1).unwrap_or(LayerId::MAX);
-        let mut layer = open_lower(id, &arg.path, options)?;
+        let mut layer = open_lower(id, &arg.path, options, known)?;
         layer.data_only = arg.data_only;
         out.push(layer);
     }
@@ -151,13 +155,14 @@ fn open_lower(
     id: LayerId,
     path: &Path,
     options: &Options,
+    known: &mut Known,
 ) -> std::result::Result<Layer, SetupError> {
     let cross = if options.follow_submounts {
         Cross::Follow
     } else {
         Cross::Refuse
     };
-    let mut layer = Layer::open(id, path, Hold::Lower(cross)).map_err(|e| {
+    let mut layer = Layer::open(id, path, Hold::Lower(cross), known).map_err(|e| {
         SetupError::new(
             format!("lowerdir {}: {e}", path.display()),
             "each lowerdir must be a directory that you may search",
@@ -173,12 +178,12 @@ fn open_upper(
     options: &Options,
     path: &Path,
     lowers: &[Layer],
-    warnings: &mut Vec<String>,
+    (known, warnings): (&mut Known, &mut Vec<String>),
 ) -> std::result::Result<Upper, SetupError> {
     let fail = |what: &str, e: Errno, hint: &str| {
         SetupError::new(format!("{what} {}: {e}", path.display()), hint)
     };
-    let layer = Layer::open(UPPER, path, Hold::Upper)
+    let layer = Layer::open(UPPER, path, Hold::Upper, known)
         .map_err(|e| fail("upperdir", e, "it must be a directory that you may write"))?;
     let Some(work_path) = &options.work else {
         return Err(SetupError::new(
@@ -186,7 +191,7 @@ fn open_upper(
             "add workdir=DIR, an empty directory on the same file system as the upperdir",
         ));
     };
-    let work_dir = Layer::open(UPPER, work_path, Hold::Upper).map_err(|e| {
+    let work_dir = Layer::open(UPPER, work_path, Hold::Upper, known).map_err(|e| {
         SetupError::new(
             format!("workdir {}: {e}", work_path.display()),
             "it must be an empty directory on the same file system as the upperdir",

@@ -324,8 +324,12 @@ pub fn clone_mount(dir: BorrowedFd<'_>, cross: Cross) -> Result<OwnedFd> {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     let fd = rustix::mount::open_tree(dir, "", flags)?;
-    for attrs in [libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_NOATIME] {
-        super::best_effort("quieten a lower's mount", set_mount_attr(&fd, attrs));
+    let (read_only, no_atime) = (libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_NOATIME);
+    // One may be refused where the other is not (a mount whose times are locked).
+    if set_mount_attr(&fd, read_only | no_atime).is_err() {
+        for attrs in [read_only, no_atime] {
+            super::best_effort("quieten a lower's mount", set_mount_attr(&fd, attrs));
+        }
     }
     Ok(fd)
 }
@@ -335,7 +339,7 @@ pub(super) fn set_mount_attr(mount: &OwnedFd, set: u64) -> Result<()> {
     if !features::allowed(Feature::MountSetattr) {
         return Err(Errno::ENOSYS);
     }
-    let atime = if set == libc::MOUNT_ATTR_NOATIME {
+    let atime = if set & libc::MOUNT_ATTR_NOATIME != 0 {
         libc::MOUNT_ATTR__ATIME
     } else {
         0
