@@ -15,9 +15,18 @@ use crate::{Watch, able, code};
 /// Lowers with one big file of several names, and one of a single name.
 const BIG: &str = "mkdir l0/d l0/beside; head -c 600000000 /dev/zero | tr '\\0' x > l0/big; ln l0/big l0/second; head -c 600000000 l0/big > l0/single; echo small > l0/small";
 
+/// Where files have flags for chattr: tmpfs has none before Linux 6.6.
+fn base_with_flags() -> Base {
+    let probe = Layers::new(Base::Shm, 1);
+    match sh(&probe.lowers[0], ": > f; chattr +A f") {
+        Ok(_) => Base::Shm,
+        Err(_) => Base::Disk,
+    }
+}
+
 /// Runs `long` beside a row of lookups on a mount with a single event loop; how many of them were answered within it.
-fn answered_beside(big: &Layers, words: &str, long: &str) -> (usize, Duration) {
-    let layers = big.sibling(Base::Shm);
+fn answered_beside(big: &Layers, base: Base, words: &str, long: &str) -> (usize, Duration) {
+    let layers = big.sibling(base);
     let words = format!(
         "max_threads=1,timeout=0{}{words}",
         if words.is_empty() { "" } else { "," }
@@ -72,7 +81,8 @@ fn finding_15_no_long_copy_stops_the_mount() {
     if !able() {
         return;
     }
-    let big = Layers::new(Base::Shm, 1);
+    let base = base_with_flags();
+    let big = Layers::new(base, 1);
     sh(&big.root, BIG).unwrap();
     let mut stalled = Vec::new();
     for (words, long) in [
@@ -90,7 +100,7 @@ fn finding_15_no_long_copy_stops_the_mount() {
         ("", "rm big"),
         ("", "truncate -s 500000000 second"),
     ] {
-        let (answered, took) = answered_beside(&big, words, long);
+        let (answered, took) = answered_beside(&big, base, words, long);
         let quick = took < Duration::from_millis(60);
         let line = format!(
             "`{long}` ({words}) took {took:?}, and {answered} lookups were answered meanwhile"

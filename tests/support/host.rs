@@ -60,6 +60,29 @@ pub fn require_kernel_overlay() -> bool {
     }
 }
 
+/// True if this kernel's overlayfs knows these mount words (`userxattr` came with 5.11), else says that it does not.
+pub fn require_kernel_overlay_with(words: &str) -> bool {
+    let layers = super::Layers::new(super::Base::Shm, 1);
+    match super::Mount::try_kernel(&layers, words) {
+        Ok(_) => true,
+        Err(e) => skip(&format!("no kernel overlayfs with {words} here: {e}")),
+    }
+}
+
+/// Version of the kernel that the program under test sees: this one's, or the older one that `ACETATE_KERNEL_FEATURES` plays.
+pub fn kernel_seen() -> (u32, u32) {
+    let version = |text: &str| {
+        let (major, rest) = text.split_once('.')?;
+        let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let real = rustix::system::uname();
+    let real = version(&real.release().to_string_lossy()).unwrap();
+    let mask = std::env::var("ACETATE_KERNEL_FEATURES").unwrap_or_default();
+    let played = mask.split([':', ',']).filter_map(version);
+    played.chain([real]).min().unwrap_or(real)
+}
+
 /// In a user namespace the kernel wants `userxattr`; root needs nothing.
 fn kernel_probe_options() -> String {
     if in_initial_userns() {

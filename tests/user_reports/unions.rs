@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::inotify;
 
+use crate::support::host::{kernel_seen, require_kernel_overlay_with};
 use crate::support::story::{Story, on_ours, require_real_root, sh};
 use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff, require_kernel_overlay};
 
@@ -20,9 +21,16 @@ fn l1_reading_moves_no_access_time_of_a_layer_and_mappings_see_writes() {
         "",
         |layers, _| {
             sh(&layers.merged, "ls -lR >/dev/null; cat d/[ab]*; readlink d/s1; echo x >> d/b1; mv d d2; tar -cf - . | wc -c; rm -r d2").unwrap();
+            // Reading a symlink moves its access time where a clone of the mount cannot be made `noatime`: README.md says so.
+            let symlinks = kernel_seen() >= (5, 12);
+            let names: &[&str] = if symlinks {
+                &["", "d", "d/a1", "d/b1", "d/b2", "d/s1"]
+            } else {
+                &["", "d", "d/a1", "d/b1", "d/b2"]
+            };
             let mut checked = 0;
             for layer in &layers.lowers {
-                for name in ["", "d", "d/a1", "d/b1", "d/b2", "d/s1"] {
+                for name in names {
                     if let Ok(meta) = layer.join(name).symlink_metadata() {
                         assert_eq!(
                             meta.atime(),
@@ -34,7 +42,7 @@ fn l1_reading_moves_no_access_time_of_a_layer_and_mappings_see_writes() {
                     }
                 }
             }
-            assert_eq!(checked, 8);
+            assert_eq!(checked, if symlinks { 8 } else { 7 });
         },
     );
     on_ours(Base::Shm, 1, "echo before > l0/f", "", |layers, _| {
@@ -194,7 +202,12 @@ fn libfuse834_kernel_overlayfs_over_our_mount() {
     let mount = Mount::acetate(&ours, "");
     sh(&ours.merged, "rm -r d/s; mkdir d/s; echo up > d/s/up").unwrap();
     let below = Snapshot::of(&ours.merged);
-    for words in ["", "userxattr", "index=on,redirect_dir=on"] {
+    let kinds = ["", "userxattr", "index=on,redirect_dir=on"];
+    // The second came with Linux 5.11.
+    for words in kinds
+        .into_iter()
+        .filter(|words| words.is_empty() || require_kernel_overlay_with(words))
+    {
         let mut over = Layers::new(Base::Shm, 0);
         over.lowers = vec![ours.merged.clone()];
         let kernel = Mount::kernel(&over, words);

@@ -164,7 +164,10 @@ fn f306_an_upper_of_ours_is_the_same_tree_on_the_kernel() {
 /// ignored. Made here by the kernel itself, with userxattr.
 #[test]
 fn f329_an_opaque_mark_of_the_kernel_in_user_overlay_is_read() {
-    if !(require_real_root() && require_kernel_overlay() && require_user_xattrs(Base::Shm)) {
+    let kernel_does = || {
+        require_kernel_overlay() && crate::support::host::require_kernel_overlay_with("userxattr")
+    };
+    if !(require_real_root() && kernel_does() && require_user_xattrs(Base::Shm)) {
         return;
     }
     let layers = Layers::new(Base::Shm, 1);
