@@ -2,7 +2,17 @@
 //!
 //! Always on. A request costs two readings of the clock (the vDSO's, no system
 //! call) and three additions to the thread's own cache lines; READ and WRITE one
-//! more for their bytes: COST.
+//! more for their bytes. Measured (`cargo bench --bench engine -- counting`, time of
+//! the thread itself, lowest and highest median of three runs on two CPUs with a
+//! load of 10):
+//!
+//! | what | ns |
+//! |---|---|
+//! | one request | 67 to 81 |
+//! | the same beside a second thread that counts the same | 66 to 69 |
+//! | two readings of the clock alone | 49 to 52 |
+//!
+//! A round trip takes 18 µs and more: less than half a percent of it.
 
 use std::time::{Duration, Instant};
 

@@ -299,6 +299,8 @@ fn a_change_that_is_parked_takes_as_long_as_its_client_waits() {
     fs::write(world.path("a/large"), vec![1; 4 << 20]).unwrap();
     world.mount(true);
     let root = fs::File::open(world.path("m")).unwrap();
+    // A mkdir that waits keeps everybody from looking names up beside it.
+    fs::metadata(world.path("m/large")).unwrap();
     let lease = |token| Lease {
         milliseconds: 10_000,
         token,
@@ -604,4 +606,21 @@ fn on_a_terminal_a_watch_draws_over_what_it_drew() {
     assert!(out.status.success(), "{}", text(&out));
     assert!(script.wait().unwrap().success());
     assert!(seen.contains("PER SECOND"), "{seen}");
+}
+
+#[test]
+fn a_mount_looks_no_name_up_before_somebody_asks() {
+    if !can_mount() {
+        return;
+    }
+    let world = World::new();
+    for i in 0..100 {
+        fs::write(world.path("a").join(format!("f{i}")), b"").unwrap();
+    }
+    world.mount(true);
+    let now = figures(&world);
+    // Its own: the root, and the file that it is primed with.
+    assert!(count(&now, "lookup") <= 2, "{now:#}");
+    assert_eq!(count(&now, "readdirplus") + count(&now, "readdir"), 0);
+    assert_eq!(number(&now, "/known_inodes"), 1);
 }
