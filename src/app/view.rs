@@ -71,10 +71,16 @@ impl View {
 
     /// What stands under a name; `None` where nothing does.
     pub fn child(&self, dir: &Arc<Node>, name: &[u8]) -> Result<Option<Entry>> {
-        match self.0.lookup(dir, name) {
-            Err(Errno::ENOTDIR | Errno::ENAMETOOLONG) => Ok(None),
-            r => r,
+        let found = match self.0.lookup(dir, name) {
+            Err(Errno::ENOTDIR | Errno::ENAMETOOLONG) => return Ok(None),
+            r => r?,
+        };
+        // A directory is kept for the view's life: the table would else wait, after
+        // every file in it that is given back, for whoever holds it to be done.
+        if let Some(entry) = found.as_ref().filter(|e| e.node.kind == Kind::Dir) {
+            self.0.remember(&entry.node);
         }
+        Ok(found)
     }
 
     /// What stands at a path, component by component; symlinks are not followed.
