@@ -40,7 +40,7 @@ use super::own_files;
 use super::resolve::{self, Source};
 use super::stack;
 use super::workspace::{self, Taken};
-use crate::layer::{Hold, Layer, UPPER};
+use crate::layer::{Hold, Known, Layer, UPPER};
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::layout;
@@ -208,7 +208,13 @@ impl Work<'_> {
     }
 
     fn upper(&self) -> Outcome<Layer> {
-        Layer::open(UPPER, &self.upper_path(), Hold::Upper).map_err(self.failed())
+        Layer::open(
+            UPPER,
+            &self.upper_path(),
+            Hold::Upper,
+            &mut Known::default(),
+        )
+        .map_err(self.failed())
     }
 
     /// A path that was asked for and at which the upper has nothing.
