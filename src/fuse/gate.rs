@@ -133,6 +133,8 @@ impl Gate {
         match &mut state.hold {
             Some(hold) if hold.token == token => {
                 hold.until = Instant::now() + lease.min(LEASE_MAX);
+                // Whoever watches may wait for a later moment than this.
+                self.shared.1.notify_all();
                 Ok(())
             }
             _ => Err(Errno::ESTALE),

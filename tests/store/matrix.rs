@@ -44,6 +44,9 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("ws reset", LATER, "ws reset job"),
     ("ws clone", LATER, "ws clone job twin --no-mount"),
     ("ws rm", ANY, "ws rm -f job"),
+    ("ws apply", TRIED, "ws apply job"),
+    ("run", PROGRAM, "run -l program --rm -- /busybox true"),
+    ("try", "mkdir d", "try --dir d -- true"),
     ("materialize", "", "materialize view -l base -m out COPY"),
     ("mount", "mkdir m", "mount --lower tree m"),
     (
@@ -58,6 +61,11 @@ const ROWS: &[(&str, &str, &str)] = &[
 
 /// A workspace, as far as it can be had.
 const ANY: &str = "acetate ws create job -l base || acetate ws create job -l base --copy";
+/// Changes over a directory.
+const TRIED: &str = "mkdir d; acetate try --dir d --name job -- touch d/new";
+/// A layer with a program that needs nothing else.
+const PROGRAM: &str =
+    "mkdir p; cp $(command -v busybox) p/busybox; acetate layer create program p";
 /// One that is not mounted.
 const LATER: &str = "acetate ws create job -l base --no-mount";
 
