@@ -45,6 +45,9 @@ const ACL: &[u8] = &[
 
 /// Changes of every kind.
 pub fn change(at: &Path) {
+    // Seen before, so that both names are copied up: of a name that nobody has seen
+    // only the index knows, and that no more once others remove its twin below.
+    assert!(at.join("b").metadata().unwrap().is_file());
     fs::write(at.join("a"), "both names\n").unwrap();
     fs::remove_file(at.join("stays")).unwrap();
     fs::remove_dir_all(at.join("gone")).unwrap();
