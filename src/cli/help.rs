@@ -51,8 +51,8 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
     ),
     entry("threaded=0, max_threads=N", "one event loop, or N"),
     entry(
-        "polling=auto|on|off",
-        "look out for the next request a moment before sleeping; auto: while it is seen to pay",
+        "polling=off|auto|on",
+        "look out for the next request a moment before sleeping; auto: while it is seen to pay; default: off",
     ),
     entry("writeback", "the kernel collects small writes"),
     entry("noacl", "POSIX ACLs are neither enforced nor shown"),

@@ -105,7 +105,8 @@ fn start_loops(
     fence: Option<Arc<Fence>>,
 ) -> Result<JoinHandle<std::io::Result<()>>, SetupError> {
     let mut config = Config::default();
-    config.n_threads = Some(threads.unwrap_or_else(default_threads).max(1));
+    let loops = threads.unwrap_or_else(default_threads).max(1);
+    config.n_threads = Some(loops);
     // Who may come in is the kernel's to decide (allow_other,
     // default_permissions); fuser's own check would refuse other users.
     config.acl = SessionACL::All;
@@ -123,7 +124,7 @@ fn start_loops(
     let connect = adapter.connect_handle();
     let watched = device.try_clone().map_err(failed)?;
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
-    connect.connect(session.notifier(), Polling::new(polling, watched));
+    connect.connect(session.notifier(), Polling::new(polling, watched, loops));
     std::thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {

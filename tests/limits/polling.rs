@@ -32,9 +32,15 @@ fn a_request_that_waits_for_a_disk_holds_up_no_other() {
     if !require_real_root() || !require_program("strace") {
         return;
     }
+    for words in ["max_threads=2", "polling=on,max_threads=2"] {
+        one_waits_and_others_do_not(words);
+    }
+}
+
+fn one_waits_and_others_do_not(words: &str) {
     let layers = Layers::new(Base::Shm, 1);
     fs::write(layers.lowers.first().unwrap().join("slow"), "data").unwrap();
-    let mount = Mount::acetate(&layers, "polling=on,max_threads=2");
+    let mount = Mount::acetate(&layers, words);
     // One of the loops has come to look out, and the other to stay away.
     ask(&layers, "before", 3000);
     let held = Held::every(
@@ -94,7 +100,7 @@ fn without_requests_no_time_is_spent() {
     if !require_real_root() {
         return;
     }
-    for words in ["polling=on", "polling=auto"] {
+    for words in ["max_threads=3", "polling=on", "polling=auto"] {
         let layers = Layers::new(Base::Shm, 1);
         let mount = Mount::acetate(&layers, words);
         ask(&layers, "busy", 5000);
@@ -120,7 +126,8 @@ fn unmounted_in_the_middle_of_it_the_daemon_ends() {
     }
     for round in 0..12 {
         let layers = Layers::new(Base::Shm, 1);
-        let mount = Mount::acetate(&layers, "polling=on,max_threads=3");
+        let words = ["max_threads=3", "polling=on,max_threads=3"][round % 2];
+        let mount = Mount::acetate(&layers, words);
         std::thread::scope(|scope| {
             for client in 0..=(round % 3) {
                 let layers = &layers;

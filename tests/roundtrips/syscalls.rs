@@ -27,7 +27,7 @@ const LISTED: usize = 20;
 /// How long strace may take to take hold of the daemon.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Waiting, and memory; `total` is strace's last line.
+/// Waiting, a look whether more requests are there (`src/fuse/polling.rs`), and memory; `total` is strace's last line.
 const UNCOUNTED: &[&str] = &[
     "total",
     "read",
@@ -38,6 +38,7 @@ const UNCOUNTED: &[&str] = &[
     "munmap",
     "mprotect",
     "madvise",
+    "ppoll",
     "brk",
 ];
 

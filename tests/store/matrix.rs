@@ -64,8 +64,7 @@ const ANY: &str = "acetate ws create job -l base || acetate ws create job -l bas
 /// Changes over a directory.
 const TRIED: &str = "mkdir d; acetate try --dir d --name job -- touch d/new";
 /// A layer with a program that needs nothing else.
-const PROGRAM: &str =
-    "mkdir p; cp $(command -v busybox) p/busybox; acetate layer create program p";
+const PROGRAM: &str = "mkdir p; cp $(command -v busybox) p/busybox; acetate layer create program p";
 /// One that is not mounted.
 const LATER: &str = "acetate ws create job -l base --no-mount";
 
