@@ -5,7 +5,7 @@
 //! small process is split off that does nothing but wait for one byte and then
 //! run `fusermount3 -u`. It ends with the daemon: the pipe closes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::overlay::setup::SetupError;
 use crate::sys::fusermount;
@@ -15,6 +15,7 @@ use crate::sys::process::{self, ByteReader, ByteWriter, Fork};
 /// The daemon's end of that process.
 #[derive(Debug)]
 pub struct Outside {
+    mountpoint: PathBuf,
     order: ByteWriter,
     done: ByteReader,
 }
@@ -35,7 +36,11 @@ impl Outside {
         let (mut wait_order, order) = process::byte_pipe().map_err(|e| failed("pipe", e))?;
         let (done, mut tell_done) = process::byte_pipe().map_err(|e| failed("pipe", e))?;
         match process::fork().map_err(|e| failed("fork", e))? {
-            Fork::Parent(_) => Ok(Outside { order, done }),
+            Fork::Parent(_) => Ok(Outside {
+                mountpoint: mountpoint.to_owned(),
+                order,
+                done,
+            }),
             Fork::Child => {
                 process::set_name(c"acetate-unmount");
                 process::keep_only(&[wait_order.number(), tell_done.number()]);
@@ -52,7 +57,11 @@ impl Outside {
     /// Has it unmount; returns when that is done.
     pub fn unmount(&mut self) {
         if !self.order.tell(b'u') || self.done.wait() != Some(1) {
-            tracing::warn!("fusermount3 could not unmount");
+            tracing::warn!(
+                "fusermount3 could not unmount {}, which is served on: it unmounts only what /etc/mtab, a link to \
+                 /proc/self/mounts on most systems, lists as yours; fusermount3 -u says more, and a second signal ends this process",
+                self.mountpoint.display()
+            );
         }
     }
 }

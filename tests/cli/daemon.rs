@@ -202,9 +202,8 @@ fn the_foreground_stays_until_the_end_and_answers_0() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("it is mounted", || {
-        world.mount_line().is_some_and(|l| l.contains(" /merged "))
-    });
+    // What is in it, not how it stands in the mount table: its root there depends on the kernel.
+    wait_until("it is mounted", || world.path("m/from-a").exists());
     assert!(child.try_wait().unwrap().is_none());
     signal(i32::try_from(child.id()).unwrap(), "TERM");
     assert!(child.wait().unwrap().success());

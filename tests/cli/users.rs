@@ -42,11 +42,10 @@ fn in_a_user_namespace_it_mounts_by_itself() {
         world.options(true)
     ));
     assert!(out.status.success(), "{}", text(&out));
-    assert!(
-        text(&out).contains("/merged") && text(&out).contains("allow_other"),
-        "{}",
-        text(&out)
-    );
+    assert!(text(&out).contains("allow_other"), "{}", text(&out));
+    // A mask may hide the calls that give the mount this root (Linux 5.2).
+    let masked = std::env::var_os("ACETATE_KERNEL_FEATURES").is_some();
+    assert!(masked || text(&out).contains("/merged"), "{}", text(&out));
     assert!(!text(&out).contains("nodev"), "{}", text(&out));
     world.wait_for_the_end();
 }

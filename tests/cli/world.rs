@@ -142,10 +142,19 @@ pub fn signal(pid: i32, name: &str) {
         .unwrap();
 }
 
+/// A limit of time, as many times longer as `ACETATE_TEST_SLOW` says: for emulated machines.
+fn slowly(limit: Duration) -> Duration {
+    let times = std::env::var("ACETATE_TEST_SLOW").ok();
+    limit * times.and_then(|t| t.parse().ok()).unwrap_or(1)
+}
+
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(10), "in vain: {what}");
+        assert!(
+            start.elapsed() < slowly(Duration::from_secs(10)),
+            "in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -161,7 +170,7 @@ fn within(mut command: Command, limit: Duration) -> Output {
     let pid = i32::try_from(child.id()).unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || send.send(child.wait_with_output()));
-    match receive.recv_timeout(limit) {
+    match receive.recv_timeout(slowly(limit)) {
         Ok(out) => out.unwrap(),
         Err(_) => {
             signal(pid, "KILL");

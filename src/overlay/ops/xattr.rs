@@ -33,20 +33,22 @@ fn is_acl(name: &[u8]) -> bool {
 }
 
 impl Overlay {
+    /// The name on disk; `None` for what is private, disguised or not: not every
+    /// kernel keeps ordinary users from `security.*` (hostile finding 9).
     fn name_to_disk<'a>(&self, name: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let disk = reserved::to_disk(name)?;
         if self.settings.disguised_security && name.starts_with(b"security.") {
             return Some(Cow::Owned([DISGUISED, name].concat()));
         }
-        reserved::to_disk(name)
+        Some(disk)
     }
 
     fn name_to_view<'a>(&self, disk: &'a [u8]) -> Option<Cow<'a, [u8]>> {
         if self.settings.disguised_security
             && let Some(rest) = disk.strip_prefix(DISGUISED)
         {
-            return rest
-                .starts_with(b"security.")
-                .then_some(Cow::Borrowed(rest));
+            let shown = reserved::to_view(rest)?;
+            return shown.starts_with(b"security.").then_some(shown);
         }
         reserved::to_view(disk)
     }
