@@ -7,21 +7,21 @@
 //! of 36, rename 36 to 45 instead of 58 (two CPUs, `scripts/profile`). So one loop is
 //! on duty, and one that has answered a request while another is on duty stays away
 //! from read(2), until
-//! - the one on duty has been busy with one request for [`BUSY`], or finds
-//!   [`SEVERAL`] times in succession that the next request is there already: then
-//!   several clients ask at once, and for [`CROWD`] nobody stays away;
-//! - nothing has been asked for [`QUIET`].
+//! - the one on duty has been busy with one request for `BUSY`, or finds
+//!   `SEVERAL` times in succession that the next request is there already: then
+//!   several clients ask at once, and for `CROWD` nobody stays away;
+//! - nothing has been asked for `QUIET`.
 //!
-//! It looks up every [`LOOK_UP`] and depends on nobody to wake it: the one on duty may
+//! It looks up every `LOOK_UP` and depends on nobody to wake it: the one on duty may
 //! end with the connection, and says nothing then.
 //!
 //! **Looking out.** A client that waits costs two wake-ups a request, and where they are
 //! slow (an idle CPU of a virtual machine) those are most of what a request costs
 //! (fuse.md, lever 10). With `polling=on` the loop on duty looks for the next request
 //! for a moment without sleeping, in bursts: for as long as it lately took until one
-//! came, and not after a gap of [`BURST`]. With `polling=auto` only while a trial says
-//! that it pays: [`TRIAL`] requests without and as many with it, then the better way
-//! for [`SETTLED`]; it must be better by a quarter. Without requests no time is spent.
+//! came, and not after a gap of `BURST`. With `polling=auto` only while a trial says
+//! that it pays: `TRIAL` requests without and as many with it, then the better way
+//! for `SETTLED`; it must be better by a quarter. Without requests no time is spent.
 //!
 //! # Locks
 //! `turn` is held only to wait on; nothing is taken under it.
