@@ -333,6 +333,7 @@ impl Attached {
             flags: self.flags,
             undo: self.undo,
             device: None,
+            attached: false,
             hidden: self.hidden,
         };
         (self.device, self.shape, shown)

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use fuser::{Config, Session, SessionACL};
@@ -68,7 +68,10 @@ pub fn serve(
     watch_signals(Arc::clone(&shown), shutdown.clone());
 
     let settled = settle(&shown, shape, &prime, fence.as_deref());
-    if (settled.is_err() || !ready()) && undo(&shown) == Undone::NotOurs {
+    // Somebody saw it and unmounted it before we had looked at it: it has ended as
+    // mounts end. Whoever waits for it to be ready hears nothing.
+    let taken_away = settled.is_err() && lock(&shown).was_taken_away();
+    if !taken_away && (settled.is_err() || !ready()) && undo(&shown) == Undone::NotOurs {
         end_served(&shutdown);
     }
     let ended = started.join();
@@ -77,7 +80,10 @@ pub fn serve(
         undo(&shown);
     }
     let synced = shutdown.finish();
-    settled?;
+    match settled {
+        Err(e) if taken_away => tracing::info!("unmounted at once: {e}"),
+        settled => settled?,
+    }
     synced.map_err(|e| {
         SetupError::new(
             format!("the upper layer could not be synced to disk at the end: {e}"),
@@ -136,15 +142,19 @@ fn start_loops(
         .map_err(|e| no_thread(Errno::from_io(&e)))
 }
 
+fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn settle(
     shown: &Mutex<Shown>,
     shape: RootShape,
     prime: &PrimeHandle,
     fence: Option<&Fence>,
 ) -> Result<(), SetupError> {
-    let mut shown = shown
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut shown = lock(shown);
     shown.settle(shape)?;
     if let Some(fence) = fence {
         fence.calls(matches!(shown.undone_by(), Undo::Kernel));
@@ -184,9 +194,7 @@ enum Undone {
 }
 
 fn undo(shown: &Mutex<Shown>) -> Undone {
-    let mut shown = shown
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut shown = lock(shown);
     if matches!(shown.undone_by(), Undo::Giver) {
         return Undone::NotOurs;
     }

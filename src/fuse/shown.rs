@@ -25,6 +25,8 @@ pub struct Shown {
     pub(super) undo: Undo,
     /// st_dev of the FUSE file system, known once it is shown.
     pub(super) device: Option<(u32, u32)>,
+    /// It has been seen at its path.
+    pub(super) attached: bool,
     /// FUSE's own root, until the merged one is shown in its stead.
     pub(super) hidden: Option<Hidden>,
 }
@@ -51,6 +53,7 @@ impl Shown {
             })?;
         }
         self.held = None;
+        self.attached = true;
         let asked = matches!(self.undo, Undo::Kernel).then_some(self.flags);
         let path = &self.path;
         self.device = apart::work("check", || check(path, asked)).map_err(no_thread)??;
@@ -62,6 +65,14 @@ impl Shown {
         let hidden = self.hidden.take().ok_or(Errno::EBADF)?;
         let tree = hidden.clone_tree(&self.path.join(name))?;
         mount::attach(&tree, held)
+    }
+
+    /// Whether it was at its path, and no FUSE mount is there any more. Asks the mount
+    /// table, not the mount.
+    pub fn was_taken_away(&self) -> bool {
+        let is_fuse = |line: &mountinfo::MountLine| line.fstype.starts_with("fuse");
+        let there = mountinfo::at(&self.path);
+        self.attached && there.is_ok_and(|line| !line.as_ref().is_some_and(is_fuse))
     }
 
     /// The mount's path, or the name of the descriptor that was given to us.

@@ -153,3 +153,33 @@ fn killed_in(nth: u32) -> bool {
     assert!(out.status.success(), "reply {nth}: {}", text(&out));
     true
 }
+
+#[test]
+fn unmounted_before_it_has_looked_at_itself_it_ends_without_a_complaint() {
+    if !can_mount() {
+        return;
+    }
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: needs strace");
+        return;
+    }
+    let world = World::new();
+    // Every reply waits, so that the mount is seen long before it is ready.
+    let mut strace = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=writev", "-e"])
+        .arg("inject=writev:delay_enter=200000")
+        .args([ACETATE, "mount", "-f", "-o"])
+        .arg(world.options(true))
+        .arg(world.path("m"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("it is seen", || world.mount_line().is_some());
+    let gone = Command::new("umount")
+        .arg("-l")
+        .arg(world.path("m"))
+        .status();
+    assert!(gone.unwrap().success());
+    let ended = strace.wait().unwrap();
+    assert!(ended.success(), "{ended}");
+}
