@@ -75,8 +75,9 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
         "marks are written as user.overlay.* even where trusted.overlay.* works",
     ),
     entry(
-        "push_ahead=off",
-        "read-only mounts: never give the kernel the files that a client is likely to read next",
+        "push_ahead=on",
+        "read-only mounts: give the kernel the files that a client is likely to read next; if the process is \
+         killed (SIGKILL) meanwhile, it may stay until its connection is aborted",
     ),
     entry(
         "xattr_search=off",

@@ -196,7 +196,7 @@ impl Reader {
                 options.no_xattr_search = choice(key, word, &[("off", true), ("auto", false)])?;
             }
             "push_ahead" => {
-                options.no_push_ahead = choice(key, word, &[("off", true), ("auto", false)])?;
+                options.push_ahead = choice(key, word, &[("on", true), ("off", false)])?;
             }
             "polling" => {
                 options.polling = choice(

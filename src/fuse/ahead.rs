@@ -14,9 +14,14 @@
 //! only in step with a client that goes on in listing order. What is pushed in vain
 //! the kernel drops first, as pages that nobody has used.
 //!
-//! The kernel locks a page for a store, and waits where a READ for it is under way:
-//! event loops answer that, never this thread, so it ends. Files that are being
-//! read already are not pushed.
+//! **Only where it is asked for** (`push_ahead=on`). The kernel locks a page for a
+//! store, and waits where a READ for it is under way. Event loops answer that, never
+//! this thread; but if the process is killed (SIGKILL) at that moment, the READ is
+//! never answered, and this thread, which cannot be killed in that wait, keeps
+//! /dev/fuse open: the process stays until somebody aborts the connection
+//! (/sys/fs/fuse/connections/N/abort). Seen in 2 of 345 kills in the middle of a
+//! client's reading. What `sys::apart` does cannot be done here: the write itself holds
+//! the descriptor.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

@@ -13,7 +13,7 @@ use fuser::{
 use super::ahead::Ahead;
 use super::control;
 use super::convert::{bytes, errno, file_attr, file_type};
-use super::counters::{Counters, Moved, Op};
+use super::counters::{Counters, Moved};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::polling::Polling;
@@ -73,11 +73,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// A request has come; to be held until it is answered.
-    pub(super) fn serving(&self, op: Op) -> Serving {
-        Serving::begin(self.counters, self.polling.get().copied(), op)
-    }
-
     pub(super) fn node(&self, ino: INodeNo) -> Result<Arc<Node>> {
         if ino.0 == 1 && self.shape == RootShape::Direct {
             return Ok(self.overlay.root().clone());

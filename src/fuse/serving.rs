@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use super::answers::Shared;
 use super::counters::{Counters, Op};
 use super::polling::Polling;
 
@@ -35,6 +36,16 @@ impl Serving {
             op,
             begun: Instant::now(),
         }
+    }
+}
+
+impl Shared {
+    /// A request has come; to be held until it is answered.
+    pub(super) fn serving(&self, op: Op) -> Serving {
+        // FORGETs come in batches of thousands and nobody waits for them: whether one
+        // loop is enough is not asked between them.
+        let asks = (op != Op::Forget).then(|| self.polling.get().copied());
+        Serving::begin(self.counters, asks.flatten(), op)
     }
 }
 

@@ -98,7 +98,7 @@ fn settings(options: &Options, stack: &Stack, numbers: Numbers, warnings: Vec<St
         timeout: options.timeout,
         writeback: options.writeback,
         xattr_search: !options.no_xattr_search,
-        push_ahead: !options.no_push_ahead,
+        push_ahead: options.push_ahead,
         disguised_security: options.xattr_permissions == Some(XattrPermissions::User),
         traps: traps(stack),
         warnings,

@@ -128,9 +128,9 @@ pub struct Options {
     /// `xattr_search=off`: a read-only mount never looks whether it has any
     /// xattrs at all.
     pub no_xattr_search: bool,
-    /// `push_ahead=off`: a read-only mount never hands the kernel the files that
-    /// a client is likely to read next.
-    pub no_push_ahead: bool,
+    /// `push_ahead=on`: a read-only mount hands the kernel the files that a client
+    /// is likely to read next. Off by default: see `fuse::ahead`.
+    pub push_ahead: bool,
     /// `fd_cache=N`: descriptors the engine may keep open; `None`: from RLIMIT_NOFILE.
     pub fd_cache: Option<usize>,
     /// `dir_cache=N`: entries of merged listings kept; `None`: 100,000.

@@ -49,7 +49,7 @@ fn a_read_only_mount_gives_files_before_they_are_asked_for() {
     for _ in 0..5 {
         let mut layers = layers();
         layers.writable = false;
-        let mount = Mount::acetate(&layers, "");
+        let mount = Mount::acetate(&layers, "push_ahead=on");
         counts.push(read_all(&layers));
         drop(mount);
         if counts.last().is_some_and(|n| *n < FILES / 2) {
@@ -65,13 +65,13 @@ fn a_mount_that_can_be_written_never_does() {
         return;
     }
     let writable = layers();
-    let mount = Mount::acetate(&writable, "");
+    let mount = Mount::acetate(&writable, "push_ahead=on");
     assert_eq!(read_all(&writable), FILES);
     drop(mount);
 
     let mut off = layers();
     off.writable = false;
-    let mount = Mount::acetate(&off, "push_ahead=off");
+    let mount = Mount::acetate(&off, "");
     assert_eq!(read_all(&off), FILES);
     drop(mount);
 }
