@@ -7,8 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::held::Held;
-use super::support::counters::requests;
-use super::support::host::{require_program, slowly};
+use super::support::host::require_program;
 use super::support::story::require_real_root;
 use super::support::{Base, Layers, Mount};
 
@@ -138,41 +137,4 @@ fn unmounted_in_the_middle_of_it_the_daemon_ends() {
         // Waits for its process.
         mount.unmount();
     }
-}
-
-/// Thousands of them come at once, and the session ends only after them.
-#[test]
-fn forgets_are_done_without_a_pause() {
-    const FILES: u64 = 6000;
-    if !require_real_root() {
-        return;
-    }
-    let layers = Layers::new(Base::Shm, 1);
-    for i in 0..FILES {
-        fs::write(layers.lowers.first().unwrap().join(format!("f{i}")), "").unwrap();
-    }
-    let mount = Mount::acetate(&layers, "max_threads=2");
-    for entry in fs::read_dir(&layers.merged).unwrap() {
-        assert!(entry.unwrap().metadata().unwrap().is_file());
-    }
-    // One of the loops has come to be on duty.
-    ask(&layers, "before", 400);
-    let signal = |name: &str| {
-        let pid = mount.pid().unwrap().to_string();
-        let done = std::process::Command::new("kill")
-            .args([name, &pid])
-            .status();
-        assert!(done.unwrap().success());
-    };
-    signal("-STOP");
-    fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
-    signal("-CONT");
-    let start = Instant::now();
-    let forgotten = || requests(&layers.merged, "forget");
-    while forgotten() < FILES / 2 {
-        let left = start.elapsed() < slowly(Duration::from_secs(10));
-        assert!(left, "{} of {FILES} in ten seconds", forgotten());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    mount.unmount();
 }
