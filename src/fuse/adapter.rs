@@ -58,12 +58,14 @@ impl PrimeHandle {
 pub struct ConnectHandle(Arc<Shared>);
 
 impl ConnectHandle {
-    /// There it is, and when to look out for requests on it.
-    pub fn connect(&self, notifier: fuser::Notifier, polling: Polling) {
+    /// There it is, and how requests are looked out for on it, if they are.
+    pub fn connect(&self, notifier: fuser::Notifier, polling: Option<Polling>) {
         self.0.old.connect(notifier);
-        // A second connection cannot be: an adapter serves one mount.
-        // It goes with requests from thread to thread, as the counters do.
-        self.0.polling.get_or_init(|| Box::leak(Box::new(polling)));
+        if let Some(polling) = polling {
+            // A second connection cannot be: an adapter serves one mount.
+            // It goes with requests from thread to thread, as the counters do.
+            self.0.polling.get_or_init(|| Box::leak(Box::new(polling)));
+        }
     }
 }
 

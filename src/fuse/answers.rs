@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub(super) counters: &'static Counters,
     /// Once something was read.
     pub(super) ahead: OnceLock<Option<Ahead>>,
-    /// Once there is a connection.
+    /// Once there is a connection, where it was asked for.
     pub(super) polling: OnceLock<&'static Polling>,
     pub(super) workers: Workers,
     pub(super) old: OldAttributes,

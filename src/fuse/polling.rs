@@ -131,7 +131,6 @@ std::thread_local! {
 /// One mount's.
 #[derive(Debug)]
 pub struct Polling {
-    when: PollRequests,
     device: OwnedFd,
     /// Whether there is more than one event loop.
     several: bool,
@@ -142,7 +141,8 @@ pub struct Polling {
     expected: AtomicU64,
     /// What the trial says.
     pays: AtomicBool,
-    trial: Mutex<Trial>,
+    /// Where it is to be tried out.
+    trial: Option<Mutex<Trial>>,
     /// Whether some event loop is on duty.
     taken: AtomicBool,
     /// Since when it is at work, in nanoseconds; 0 while it waits for requests.
@@ -154,23 +154,32 @@ pub struct Polling {
 }
 
 impl Polling {
-    /// For the connection of this descriptor of /dev/fuse, served by so many loops.
-    pub fn new(when: PollRequests, device: OwnedFd, loops: usize) -> Self {
-        Polling {
-            when,
-            device,
-            several: loops > 1 && when != PollRequests::Never,
+    /// For a connection that is served by so many loops; `None` where nobody asked for
+    /// it: then requests pay nothing for it, and no second descriptor of /dev/fuse is
+    /// held.
+    ///
+    /// # Errors
+    /// EMFILE where there is no descriptor left.
+    pub fn of(when: PollRequests, device: &OwnedFd, loops: usize) -> std::io::Result<Option<Self>> {
+        let tried = match when {
+            PollRequests::Never => return Ok(None),
+            PollRequests::Auto => true,
+            PollRequests::Always => false,
+        };
+        Ok(Some(Polling {
+            device: device.try_clone()?,
+            several: loops > 1,
             begun: Instant::now(),
             answered: AtomicU64::new(0),
             expected: AtomicU64::new(BURST),
-            pays: AtomicBool::new(when == PollRequests::Always),
-            trial: Mutex::new(Trial::new()),
+            pays: AtomicBool::new(!tried),
+            trial: tried.then(|| Mutex::new(Trial::new())),
             taken: AtomicBool::new(false),
             busy: AtomicU64::new(0),
             crowded: AtomicU64::new(0),
             turn: Mutex::new(()),
             given_up: Condvar::new(),
-        }
+        }))
     }
 
     fn now(&self) -> u64 {
@@ -179,17 +188,12 @@ impl Polling {
 
     /// An event loop begins with a request.
     pub fn begin(&self) {
-        if !self.several && self.when == PollRequests::Never {
-            return;
-        }
         LOOP.set(true);
         let now = self.now();
         if ON_DUTY.get() {
             self.busy.store(now, Ordering::Relaxed);
         }
-        if self.when != PollRequests::Never {
-            self.note_gap(now);
-        }
+        self.note_gap(now);
     }
 
     fn note_gap(&self, now: u64) {
@@ -206,8 +210,8 @@ impl Polling {
             (old * 3 + gap) / 4
         };
         self.expected.store(mean, Ordering::Relaxed);
-        if self.when == PollRequests::Auto
-            && let Some(mut trial) = self.trial.try_lock()
+        let trial = self.trial.as_ref().and_then(Mutex::try_lock);
+        if let Some(mut trial) = trial
             && let Some(pays) = trial.gap(gap)
         {
             self.pays.store(pays, Ordering::Relaxed);

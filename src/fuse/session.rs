@@ -128,9 +128,9 @@ fn start_loops(
         ),
     };
     let connect = adapter.connect_handle();
-    let watched = device.try_clone().map_err(failed)?;
+    let polling = Polling::of(polling, &device, loops).map_err(failed)?;
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
-    connect.connect(session.notifier(), Polling::new(polling, watched, loops));
+    connect.connect(session.notifier(), polling);
     std::thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {

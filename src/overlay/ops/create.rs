@@ -82,7 +82,8 @@ impl Overlay {
         let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
         let ids = self.owner_for(caller);
         let under = self.under(upper, parent, &at, &name)?;
-        if under == Some(Under::Nothing) || under.is_none() && !upper.layer.disguised {
+        let maybe_nothing = matches!(under, None | Some(Under::Nothing));
+        if maybe_nothing && !upper.layer.disguised {
             match make_directly(at.as_fd(), &name, new, ids) {
                 // Only here is it worth a look what stands there.
                 Err(Errno::EEXIST) if under.is_none() => {}
@@ -115,19 +116,14 @@ impl Overlay {
             return Ok(None);
         }
         let xattr_whiteouts = self.xattr_whiteouts(parent);
-        let under = match upper.layer.probe(at, name, true, xattr_whiteouts)? {
-            Probe::Object(_) => return Err(Errno::EEXIST),
-            Probe::Whiteout => what_hides(at.as_fd(), name)?,
+        match upper.layer.probe(at, name, true, xattr_whiteouts)? {
+            Probe::Object(_) => Err(Errno::EEXIST),
+            Probe::Whiteout => what_hides(at.as_fd(), name).map(Some),
             Probe::Absent if self.resolve(parent, name, From::Lowers)?.is_some() => {
-                return Err(Errno::EEXIST);
+                Err(Errno::EEXIST)
             }
-            Probe::Absent => Under::Nothing,
-        };
-        let staged = upper.layer.disguised;
-        Ok(match under {
-            Under::Nothing if staged => None,
-            known => Some(known),
-        })
+            Probe::Absent => Ok(Some(Under::Nothing)),
+        }
     }
 
     /// The entry of an object that was just made where nothing was: it has no
