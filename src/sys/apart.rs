@@ -9,17 +9,12 @@
 //! /dev/fuse in it, keeps nothing alive: the other threads end, the connection
 //! with them, and the answer it waits for is ENOTCONN.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
 use rustix::thread::UnshareFlags;
 
 use super::features::{self, Feature};
-use super::fusermount::receive_descriptor;
+use super::pass;
 use super::process::close_inherited;
 use super::{Errno, Result};
 
@@ -37,18 +32,13 @@ pub fn work<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
 
 /// The same for work that opens something: the descriptor is handed over.
 pub fn open(name: &str, work: impl FnOnce() -> Result<OwnedFd> + Send) -> Result<OwnedFd> {
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) = pass::pair()?;
     let number = theirs.as_raw_fd();
     let to_us = theirs.as_fd();
-    keeping(name, &[number], || send_descriptor(to_us, work()?.as_fd()))??;
+    keeping(name, &[number], || pass::send(to_us, work()?.as_fd()))??;
     // It lies in the socket; if it does not, that is at its end.
     drop(theirs);
-    receive_descriptor(&ours).ok_or(Errno::EIO)
+    pass::receive(&ours).ok_or(Errno::EIO)
 }
 
 fn keeping<T: Send>(name: &str, keep: &[RawFd], work: impl FnOnce() -> T + Send) -> Result<T> {
@@ -91,22 +81,6 @@ fn own_descriptors() -> Result<()> {
     // SAFETY: whoever owns a descriptor runs on other threads, whose table stays as
     // it is (see `work`).
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FILES) }?;
-    Ok(())
-}
-
-fn send_descriptor(socket: BorrowedFd<'_>, descriptor: BorrowedFd<'_>) -> Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [descriptor];
-    if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(Errno::EINVAL);
-    }
-    rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(b"d")],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
     Ok(())
 }
 

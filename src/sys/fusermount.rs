@@ -5,17 +5,14 @@
 //! /dev/fuse through that socket.
 
 use std::ffi::{OsStr, OsString};
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::io::FdFlags;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType,
-};
+
+use super::pass;
 
 /// The names it goes by, newest first.
 const NAMES: [&str; 2] = ["fusermount3", "fusermount"];
@@ -53,13 +50,7 @@ pub fn find() -> Option<PathBuf> {
 pub fn mount(mountpoint: &Path, options: &OsStr) -> Result<OwnedFd, Error> {
     let program = find().ok_or(Error::Missing)?;
     let broken = |what: &str, why: &dyn std::fmt::Display| Error::Broken(format!("{what}: {why}"));
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .map_err(|e| broken("no socket pair", &e))?;
+    let (ours, theirs) = pass::pair().map_err(|e| broken("no socket pair", &e))?;
     // Only this process runs: no other child can inherit it meanwhile.
     rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).map_err(|e| broken("no socket pair", &e))?;
     let child = Command::new(&program)
@@ -74,7 +65,7 @@ pub fn mount(mountpoint: &Path, options: &OsStr) -> Result<OwnedFd, Error> {
         .spawn()
         .map_err(|e| broken(&format!("{} cannot be run", program.display()), &e))?;
     drop(theirs);
-    let received = receive_descriptor(&ours);
+    let received = pass::receive(&ours);
     let output = child
         .wait_with_output()
         .map_err(|e| broken("waiting for fusermount3", &e))?;
@@ -118,31 +109,6 @@ fn words_of(stderr: &[u8]) -> String {
         "it said nothing".to_owned()
     } else {
         lines.join("; ")
-    }
-}
-
-/// The descriptor that was sent through a socket with one byte.
-pub(super) fn receive_descriptor(socket: &OwnedFd) -> Option<OwnedFd> {
-    let mut byte = [0u8];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    loop {
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = rustix::net::recvmsg(
-            socket.as_fd(),
-            &mut [IoSliceMut::new(&mut byte)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        );
-        match got {
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(_) => return None,
-            Ok(_) => {
-                return control.drain().find_map(|message| match message {
-                    RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-                    _ => None,
-                });
-            }
-        }
     }
 }
 

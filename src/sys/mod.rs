@@ -23,6 +23,7 @@ pub mod mountinfo;
 pub mod name;
 pub mod namespace;
 pub mod opened;
+mod pass;
 pub mod places;
 pub mod poll;
 pub mod probe;
