@@ -9,8 +9,8 @@ use std::process::Command;
 use super::shop::{Answer, Shop, text};
 use super::support::host::{require_program, require_userns};
 use super::support::snapshot::diff_with;
-use super::support::{DevFuseOpen, Facets, Snapshot, require_fuse, require_root};
-use super::users::{home, told};
+use super::support::{Facets, Snapshot, require_fuse, require_root};
+use super::users::{home, open_to_users, told};
 
 /// A live directory with all kinds of things, and a mounted workspace over it; where.
 pub fn live(shop: &Shop) -> (PathBuf, PathBuf) {
@@ -428,10 +428,7 @@ fn a_full_disk_leaves_an_apply_that_goes_on_when_there_is_room() {
 
 #[test]
 fn an_ordinary_user_applies_what_is_the_users_own() {
-    if !require_root() || !require_fuse() || !require_program("setpriv") || !require_userns() {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(require_userns) else {
         return;
     };
     let (shop, home) = home();

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::run::nothing_is_left;
 use super::shop::{Answer, Shop};
-use super::support::host::{require_program, require_userns};
+use super::support::host::require_userns;
 use super::support::mount::acetate_bin;
-use super::support::{DevFuseOpen, Snapshot, diff, in_userns, require_fuse, require_root};
-use super::users::{USER, home, told};
+use super::support::{Snapshot, diff, in_userns, require_fuse, require_root};
+use super::users::{USER, home, open_to_users, told};
 
 /// A store and a directory with things in it; `None` where nothing can be mounted.
 fn shop() -> Option<(Shop, PathBuf)> {
@@ -238,10 +238,7 @@ fn kill_9_leaves_the_directory_and_nothing_else() {
 
 #[test]
 fn an_ordinary_user_tries_as_oneself_in_a_directory_and_in_the_root() {
-    if !require_root() || !require_fuse() || !require_program("setpriv") || !require_userns() {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(require_userns) else {
         return;
     };
     let (shop, home) = home();

@@ -9,7 +9,8 @@ use std::process::Command;
 use super::shop::{Answer, Shop};
 use super::support::host::{own_mounts, require_program};
 use super::support::mount::acetate_bin;
-use super::support::{DevFuseOpen, as_user, require_fuse, require_root};
+use super::support::{as_user, require_root};
+use super::users::open_to_users;
 
 /// An ordinary user, whose copies belong to the user alone.
 const USER: u32 = 65_534;
@@ -162,14 +163,7 @@ fn an_ordinary_users_copy_keeps_what_layers_record() {
 /// The same by an ordinary user in a mounted workspace and in a copied one.
 #[test]
 fn an_ordinary_users_mount_and_copy_find_the_same() {
-    if !require_root()
-        || !require_fuse()
-        || !require_program("setpriv")
-        || !require_program("fusermount3")
-    {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(|| require_program("fusermount3")) else {
         return;
     };
     let shop = Shop::bare();

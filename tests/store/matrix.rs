@@ -11,7 +11,8 @@ use std::process::Command;
 use super::shop::{Answer, Shop};
 use super::support::host::{own_mounts, require_program, require_userns};
 use super::support::mount::acetate_bin;
-use super::support::{DevFuseOpen, as_user, require_fuse, require_root};
+use super::support::{as_user, require_fuse, require_root};
+use super::users::open_to_users;
 
 /// Of a user that every system has: fusermount3 asks for the name.
 const USER: u32 = 65_534;
@@ -186,14 +187,7 @@ fn what_the_readme_promises_root_is_so() {
 
 #[test]
 fn what_the_readme_promises_an_ordinary_user_is_so() {
-    if !require_root()
-        || !require_fuse()
-        || !require_program("setpriv")
-        || !require_program("fusermount3")
-    {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(|| require_program("fusermount3")) else {
         return;
     };
     let (shop, path) = place(USER);
@@ -206,10 +200,7 @@ fn what_the_readme_promises_an_ordinary_user_is_so() {
 
 #[test]
 fn what_the_readme_promises_in_a_user_namespace_is_so() {
-    if !require_root() || !require_fuse() || !require_program("setpriv") || !require_userns() {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(require_userns) else {
         return;
     };
     let (shop, path) = place(USER);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::shop::{Answer, Shop};
 use super::support::host::{require_program, require_userns, slowly};
 use super::support::{DevFuseOpen, in_userns, require_fuse, require_root};
-use super::users::{home, told};
+use super::users::{home, open_to_users, told};
 
 /// Programs that a tree of ours has.
 const PROGRAMS: &[&str] = &[
@@ -374,10 +374,7 @@ fn where_the_tree_cannot_be_mounted_the_command_is_not_run() {
 
 #[test]
 fn an_ordinary_user_runs_as_root_of_a_user_namespace() {
-    if !require_root() || !require_fuse() || !require_program("setpriv") || !require_userns() {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(require_userns) else {
         return;
     };
     let (shop, home) = home();

@@ -37,16 +37,18 @@ pub fn told(shop: &Shop, home: &Path, script: &str) -> String {
     answer.out
 }
 
+/// /dev/fuse for everybody, as long as this is held, for a test as an ordinary user;
+/// `None`, with the reason printed, where the host lacks something for it.
+pub fn open_to_users(also: impl FnOnce() -> bool) -> Option<DevFuseOpen> {
+    if !require_root() || !require_fuse() || !require_program("setpriv") || !also() {
+        return None;
+    }
+    DevFuseOpen::new()
+}
+
 #[test]
 fn an_ordinary_user_needs_no_root() {
-    if !require_root()
-        || !require_fuse()
-        || !require_program("setpriv")
-        || !require_program("fusermount3")
-    {
-        return;
-    }
-    let Some(_device) = DevFuseOpen::new() else {
+    let Some(_device) = open_to_users(|| require_program("fusermount3")) else {
         return;
     };
     let (shop, home) = home();
