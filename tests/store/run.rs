@@ -440,8 +440,10 @@ fn a_terminal_stays_the_commands_and_its_interrupt_comes_once() {
     let shared = shop.at("shared");
     fs::create_dir(&shared).unwrap();
     let inside = "trap 'echo i >>/shared/interrupts' INT; test -t 0 && touch /shared/ready; sleep 0.5; sleep 0.5; sleep 0.5; exit 5";
+    // script(1) has a shell run it, and dash, in whose place nothing comes without
+    // `exec`, would end by the interrupt itself.
     let line = format!(
-        "{} --root {} run -l base --rm --bind {}:/shared -- sh -c \"{inside}\"",
+        "exec {} --root {} run -l base --rm --bind {}:/shared -- sh -c \"{inside}\"",
         super::support::mount::acetate_bin().display(),
         shop.root().display(),
         shared.display()
