@@ -40,6 +40,14 @@ impl Held {
                 format!("the mount at {} cannot hold changes", at.display()),
                 "an older version serves it: unmount the workspace, then commit it",
             ),
+            Errno::EOPNOTSUPP => Failure::new(
+                FailureKind::General,
+                format!(
+                    "the mount at {} cannot hold changes: with passthrough=on the kernel writes files by itself",
+                    at.display()
+                ),
+                "unmount the workspace, then commit it",
+            ),
             Errno::EPERM => Failure::new(
                 FailureKind::General,
                 format!("the mount at {} is another user's", at.display()),

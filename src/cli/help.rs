@@ -80,6 +80,11 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
          killed (SIGKILL) meanwhile, it may stay until its connection is aborted",
     ),
     entry(
+        "passthrough=on",
+        "the kernel reads and writes files of the upper layer, and of read-only mounts, by itself; each open and \
+         close is a request then (root alone, Linux 6.9)",
+    ),
+    entry(
         "xattr_search=off",
         "read-only mounts: never say that extended attributes are not supported, even where no file has any",
     ),

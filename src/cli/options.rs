@@ -198,6 +198,9 @@ impl Reader {
             "push_ahead" => {
                 options.push_ahead = choice(key, word, &[("on", true), ("off", false)])?;
             }
+            "passthrough" => {
+                options.passthrough = choice(key, word, &[("on", true), ("off", false)])?;
+            }
             "polling" => {
                 options.polling = choice(
                     key,

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 pub use super::answers::RootShape;
@@ -23,6 +23,7 @@ use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
+use super::passthrough::Passthrough;
 use super::polling::Polling;
 use super::serving::Serving;
 use super::workers::Workers;
@@ -95,6 +96,7 @@ impl Adapter {
             counters: Counters::start(),
             ahead: OnceLock::new(),
             polling: OnceLock::new(),
+            passthrough: OnceLock::new(),
             workers,
             old: OldAttributes::default(),
             ttl,
@@ -125,6 +127,20 @@ impl Adapter {
     /// To be called when the event loops have ended.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
         ShutdownHandle(self.shared.clone())
+    }
+
+    /// Prepares for files that the kernel reads and writes by itself; the flags to ask for.
+    fn passthrough(&self, config: &mut KernelConfig, offered: InitFlags) -> InitFlags {
+        // Layers on a file system that is stacked itself are served as usual, and this
+        // mount may be a layer of another overlay: depth 1 of 2.
+        let able =
+            offered.contains(InitFlags::FUSE_PASSTHROUGH) && config.set_max_stack_depth(1).is_ok();
+        if !able {
+            tracing::warn!("passthrough=on is ignored: this kernel lacks it (Linux 6.9)");
+            return InitFlags::empty();
+        }
+        self.shared.passthrough.get_or_init(Passthrough::default);
+        InitFlags::FUSE_PASSTHROUGH
     }
 
     /// Serves a request here, or on a worker where it may take long.
@@ -228,7 +244,11 @@ impl Filesystem for Adapter {
         if self.shared.overlay.writeback() {
             want |= InitFlags::FUSE_WRITEBACK_CACHE;
         }
-        self.no_open = offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        if self.shared.overlay.passes_through() {
+            want |= self.passthrough(config, offered);
+        }
+        let passes = self.shared.passthrough.get().is_some();
+        self.no_open = offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) && !passes;
         self.no_opendir = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
         // Only what is offered is asked for, so this cannot be refused.
         if let Err(refused) = config.add_capabilities(want & offered) {
@@ -269,6 +289,9 @@ impl Filesystem for Adapter {
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         let _serving = self.shared.serving(Op::Forget);
         let gone = self.shared.overlay.forget(ino.0, nlookup);
+        if let (1.., Some(files)) = (gone, self.shared.passthrough.get()) {
+            files.forgotten(ino.0);
+        }
         if self.shared.forgotten(gone) {
             let shared = self.shared.clone();
             self.shared.workers.run(move || shared.overlay.trim());
@@ -437,9 +460,7 @@ impl Filesystem for Adapter {
             match s.make(who, parent, &name, &new) {
                 Ok(e) => {
                     s.overlay.remember(&e.node);
-                    let flags = FopenFlags::FOPEN_KEEP_CACHE;
-                    let attr = s.attr(&e.attr);
-                    reply.created(&s.ttl, &attr, Generation(0), FileHandle(0), flags);
+                    s.created(&e, reply);
                 }
                 Err(e) => reply.error(errno(e)),
             }
@@ -520,12 +541,25 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let _serving = self.shared.serving(Op::Open);
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let serving = self.shared.serving(Op::Open);
         if self.no_open {
             return reply.error(errno(Errno::ENOSYS));
         }
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        let node = self.shared.node(ino);
+        let (Some(_), Ok(node)) = (self.shared.passthrough.get(), node) else {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        };
+        if flags.acc_mode() == OpenAccMode::O_RDONLY {
+            return self.shared.open_through(&node, reply);
+        }
+        let long = self.shared.overlay.copy_is_long(&node, Need::Data);
+        self.change(serving, long, reply, move |s, reply| {
+            match s.overlay.ensure_upper(&node, Need::Data) {
+                Ok(()) => s.open_through(&node, reply),
+                Err(e) => reply.error(errno(e)),
+            }
+        });
     }
 
     fn read(
@@ -618,14 +652,20 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _req: &Request,
-        _ino: INodeNo,
+        ino: INodeNo,
         _fh: FileHandle,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
         let _serving = self.shared.serving(Op::Release);
+        if let Some(files) = self.shared.passthrough.get() {
+            files.closed(ino.0);
+            if flags.acc_mode() != OpenAccMode::O_RDONLY {
+                self.shared.old.of(ino);
+            }
+        }
         reply.ok();
     }
 

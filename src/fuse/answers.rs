@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{
-    Generation, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyWrite, ReplyXattr,
+    FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
 };
 
 use super::ahead::Ahead;
@@ -16,6 +16,7 @@ use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::{Counters, Moved};
 use super::gate::Gate;
 use super::notify::OldAttributes;
+use super::passthrough::{self, How, Passthrough};
 use super::polling::Polling;
 use super::serving::Serving;
 use super::workers::Workers;
@@ -63,6 +64,8 @@ pub(super) struct Shared {
     pub(super) ahead: OnceLock<Option<Ahead>>,
     /// Once there is a connection, where it was asked for.
     pub(super) polling: OnceLock<&'static Polling>,
+    /// Once the kernel has said that it can, where it was asked for.
+    pub(super) passthrough: OnceLock<Passthrough>,
     pub(super) workers: Workers,
     pub(super) old: OldAttributes,
     /// What every change passes.
@@ -128,6 +131,34 @@ impl Shared {
             Ok(())
         } else {
             Err(Errno::EPERM)
+        }
+    }
+
+    /// Answers an open of a node that may be passed through.
+    pub(super) fn open_through(&self, node: &Arc<Node>, reply: ReplyOpen) {
+        let Some(files) = self.passthrough.get() else {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        };
+        let how = files.opened(&self.overlay, node, |file| reply.open_backing(file));
+        passthrough::reply(&how, reply);
+    }
+
+    /// Answers a CREATE: the file is open.
+    pub(super) fn created(&self, entry: &Entry, reply: ReplyCreate) {
+        let attr = self.attr(&entry.attr);
+        let how = match self.passthrough.get() {
+            Some(files) => {
+                files.opened(&self.overlay, &entry.node, |file| reply.open_backing(file))
+            }
+            None => How::Cached(FopenFlags::FOPEN_KEEP_CACHE),
+        };
+        let (generation, handle) = (Generation(0), FileHandle(0));
+        match how {
+            How::Through(id) => {
+                let flags = FopenFlags::empty();
+                reply.created_passthrough(&self.ttl, &attr, generation, handle, flags, &id);
+            }
+            How::Cached(flags) => reply.created(&self.ttl, &attr, generation, handle, flags),
         }
     }
 
@@ -402,6 +433,8 @@ impl Shared {
         let lease = control::Lease::decode(data).ok_or(Errno::EINVAL)?;
         let time = Duration::from_millis(u64::from(lease.milliseconds));
         match cmd {
+            // Files are changed without passing the gate.
+            control::HOLD if self.passthrough.get().is_some() => Err(Errno::EOPNOTSUPP),
             control::HOLD => {
                 let token = self.gate.hold(time)?;
                 Ok(control::Lease { token, ..lease }.encode().to_vec())

@@ -22,6 +22,7 @@ pub mod histogram;
 mod notify;
 pub mod offer;
 pub mod outside;
+mod passthrough;
 pub mod polling;
 pub mod serving;
 pub mod session;

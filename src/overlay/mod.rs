@@ -132,6 +132,11 @@ impl Overlay {
         self.settings.push_ahead && !self.writable()
     }
 
+    /// Whether the kernel is to read and write files by itself where it can.
+    pub fn passes_through(&self) -> bool {
+        self.settings.passthrough
+    }
+
     /// What a person should be told once, at the mount.
     pub fn warnings(&self) -> Vec<String> {
         self.settings.warnings.clone()

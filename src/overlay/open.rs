@@ -85,7 +85,12 @@ impl Overlay {
     }
 }
 
-fn settings(options: &Options, stack: &Stack, numbers: Numbers, warnings: Vec<String>) -> Settings {
+fn settings(
+    options: &Options,
+    stack: &Stack,
+    numbers: Numbers,
+    mut warnings: Vec<String>,
+) -> Settings {
     Settings {
         users: IdMap::new(options.uid_map.clone(), options.squash_uid),
         groups: IdMap::new(options.gid_map.clone(), options.squash_gid),
@@ -99,10 +104,29 @@ fn settings(options: &Options, stack: &Stack, numbers: Numbers, warnings: Vec<St
         writeback: options.writeback,
         xattr_search: !options.no_xattr_search,
         push_ahead: options.push_ahead,
+        passthrough: passes_through(options, &mut warnings),
         disguised_security: options.xattr_permissions == Some(XattrPermissions::User),
         traps: traps(stack),
         warnings,
     }
+}
+
+/// Whether the kernel may be asked to read and write by itself: it allows that root of
+/// the first user namespace alone, and not beside its own cache of writes
+/// (process_init_reply() in fs/fuse/inode.c).
+fn passes_through(options: &Options, warnings: &mut Vec<String>) -> bool {
+    let cannot = match options.passthrough {
+        false => return false,
+        true if options.writeback => "it cannot be had together with writeback",
+        true if !crate::sys::process::in_first_user_namespace()
+            || crate::sys::process::effective_ids().0 != 0 =>
+        {
+            "only root of the first user namespace may have it"
+        }
+        true => return true,
+    };
+    warnings.push(format!("passthrough=on is ignored: {cannot}"));
+    false
 }
 
 /// What a lower that contains the upper must not show.

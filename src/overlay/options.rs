@@ -131,6 +131,9 @@ pub struct Options {
     /// `push_ahead=on`: a read-only mount hands the kernel the files that a client
     /// is likely to read next. Off by default: see `fuse::ahead`.
     pub push_ahead: bool,
+    /// `passthrough=on`: the kernel reads and writes files by itself where it can. Off
+    /// by default: see `fuse::passthrough`.
+    pub passthrough: bool,
     /// `fd_cache=N`: descriptors the engine may keep open; `None`: from RLIMIT_NOFILE.
     pub fd_cache: Option<usize>,
     /// `dir_cache=N`: entries of merged listings kept; `None`: 100,000.

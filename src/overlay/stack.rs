@@ -61,6 +61,8 @@ pub struct Settings {
     pub xattr_search: bool,
     /// Whether a read-only mount hands the kernel files before they are asked for.
     pub push_ahead: bool,
+    /// Whether the kernel may read and write files by itself.
+    pub passthrough: bool,
     /// `security.X` is kept as `user.containers.override_security.X` (`xattr_permissions=2`).
     pub disguised_security: bool,
     /// Upper and work, should a lower contain them: shown as empty directories.

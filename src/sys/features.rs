@@ -14,7 +14,8 @@
 //! pwrite64.
 //!
 //! Never asked for, so not listed: FUSE_EXPLICIT_INVAL_DATA, FUSE_SUBMOUNTS,
-//! FUSE_INIT_EXT's own flags, FUSE_TMPFILE, FUSE_PASSTHROUGH. FUSE mounts in user
+//! FUSE_INIT_EXT's own flags, FUSE_TMPFILE; FUSE_PASSTHROUGH only where a person asks
+//! for it, who then misses nothing that a test could show. FUSE mounts in user
 //! namespaces came with 4.18 itself; user.overlay.* on kernel overlayfs (5.11)
 //! concerns only the kernel's reading of our uppers.
 

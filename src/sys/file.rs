@@ -25,6 +25,12 @@ pub fn read_at(fd: BorrowedFd<'_>, buf: &mut [u8], offset: u64) -> Result<usize>
     Ok(done)
 }
 
+/// Whether a file was opened for reading and writing.
+pub fn reads_and_writes(fd: BorrowedFd<'_>) -> Result<bool> {
+    let mode = rustix::fs::fcntl_getfl(fd)? & rustix::fs::OFlags::RWMODE;
+    Ok(mode == rustix::fs::OFlags::RDWR)
+}
+
 /// Writes all of `data` at `offset`; a short count where the disk fills up.
 pub fn write_at(fd: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
     let mut done = 0usize;

@@ -14,6 +14,7 @@ mod aside;
 mod depth;
 mod forgotten;
 mod held;
+mod passthrough;
 mod polling;
 
 use std::collections::HashMap;

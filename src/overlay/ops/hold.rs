@@ -199,6 +199,23 @@ impl Overlay {
         self.lower_data(node)
     }
 
+    /// The file that serves every open of a node, whatever it is opened for; `None`
+    /// where there is none: a lower file that may yet be written (`fuse::passthrough`).
+    pub fn backing(&self, node: &Arc<Node>) -> Result<Option<Arc<OwnedFd>>> {
+        if node.kind != Kind::File {
+            return Ok(None);
+        }
+        if !self.writable() {
+            return self.data_fd(node, Access::Read).map(Some);
+        }
+        if !node.is_upper() || node.metacopy.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(None);
+        }
+        let file = self.data_fd(node, Access::Read)?;
+        let both = crate::sys::file::reads_and_writes(std::os::fd::AsFd::as_fd(&file))?;
+        Ok(both.then_some(file))
+    }
+
     /// Writes to a file that takes writes at its end only (chattr +a).
     pub(super) fn append(&self, node: &Arc<Node>, data: &[u8], offset: u64) -> Result<usize> {
         let (spot, s) = self.held(node)?;
