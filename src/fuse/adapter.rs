@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, Generation, INodeNo,
-    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 pub use super::answers::RootShape;
@@ -23,7 +23,7 @@ use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
-use super::passthrough::Passthrough;
+use super::passthrough::{Passthrough, Wanted};
 use super::polling::Polling;
 use super::serving::Serving;
 use super::workers::Workers;
@@ -342,6 +342,7 @@ impl Filesystem for Adapter {
             gid,
             size,
             by_handle,
+            written_past_us: self.shared.is_written_past_us(ino.0),
             atime,
             mtime,
         };
@@ -444,7 +445,7 @@ impl Filesystem for Adapter {
         name: &OsStr,
         mode: u32,
         umask: u32,
-        _flags: i32,
+        flags: i32,
         reply: ReplyCreate,
     ) {
         let serving = self.shared.serving(Op::Create);
@@ -456,11 +457,12 @@ impl Filesystem for Adapter {
             target: b"",
         };
         let (who, name) = (caller(req), name.to_owned());
+        let wanted = Wanted::of(OpenFlags(flags));
         self.change(serving, false, reply, move |s, reply| {
             match s.make(who, parent, &name, &new) {
                 Ok(e) => {
                     s.overlay.remember(&e.node);
-                    s.created(&e, reply);
+                    s.created(&e, wanted, reply);
                 }
                 Err(e) => reply.error(errno(e)),
             }
@@ -550,13 +552,14 @@ impl Filesystem for Adapter {
         let (Some(_), Ok(node)) = (self.shared.passthrough.get(), node) else {
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         };
-        if flags.acc_mode() == OpenAccMode::O_RDONLY {
-            return self.shared.open_through(&node, reply);
+        let wanted = Wanted::of(flags);
+        if wanted == Wanted::Read {
+            return self.shared.open_through(&node, wanted, reply);
         }
         let long = self.shared.overlay.copy_is_long(&node, Need::Data);
         self.change(serving, long, reply, move |s, reply| {
             match s.overlay.ensure_upper(&node, Need::Data) {
-                Ok(()) => s.open_through(&node, reply),
+                Ok(()) => s.open_through(&node, wanted, reply),
                 Err(e) => reply.error(errno(e)),
             }
         });
@@ -661,8 +664,9 @@ impl Filesystem for Adapter {
     ) {
         let _serving = self.shared.serving(Op::Release);
         if let Some(files) = self.shared.passthrough.get() {
-            files.closed(ino.0);
-            if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            let wanted = Wanted::of(flags);
+            files.closed(ino.0, wanted);
+            if wanted == Wanted::Write {
                 self.shared.old.of(ino);
             }
         }

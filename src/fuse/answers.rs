@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use fuser::{
-    FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyCreate, ReplyDirectory,
-    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr,
+    Generation, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyWrite, ReplyXattr,
 };
 
 use super::ahead::Ahead;
@@ -16,7 +16,7 @@ use super::convert::{bytes, errno, file_attr, file_type};
 use super::counters::{Counters, Moved};
 use super::gate::Gate;
 use super::notify::OldAttributes;
-use super::passthrough::{self, How, Passthrough};
+use super::passthrough::Passthrough;
 use super::polling::Polling;
 use super::serving::Serving;
 use super::workers::Workers;
@@ -134,34 +134,6 @@ impl Shared {
         }
     }
 
-    /// Answers an open of a node that may be passed through.
-    pub(super) fn open_through(&self, node: &Arc<Node>, reply: ReplyOpen) {
-        let Some(files) = self.passthrough.get() else {
-            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        };
-        let how = files.opened(&self.overlay, node, |file| reply.open_backing(file));
-        passthrough::reply(&how, reply);
-    }
-
-    /// Answers a CREATE: the file is open.
-    pub(super) fn created(&self, entry: &Entry, reply: ReplyCreate) {
-        let attr = self.attr(&entry.attr);
-        let how = match self.passthrough.get() {
-            Some(files) => {
-                files.opened(&self.overlay, &entry.node, |file| reply.open_backing(file))
-            }
-            None => How::Cached(FopenFlags::FOPEN_KEEP_CACHE),
-        };
-        let (generation, handle) = (Generation(0), FileHandle(0));
-        match how {
-            How::Through(id) => {
-                let flags = FopenFlags::empty();
-                reply.created_passthrough(&self.ttl, &attr, generation, handle, flags, &id);
-            }
-            How::Cached(flags) => reply.created(&self.ttl, &attr, generation, handle, flags),
-        }
-    }
-
     pub(super) fn is_shell(&self, ino: INodeNo) -> bool {
         ino.0 == 1 && self.shape != RootShape::Direct
     }
@@ -181,7 +153,7 @@ impl Shared {
         match entry {
             Ok(Some(e)) => {
                 self.overlay.remember(&e.node);
-                reply.entry(&self.ttl, &self.attr(&e.attr), Generation(0));
+                reply.entry(self.ttl_of(e.node.ino), &self.attr(&e.attr), Generation(0));
             }
             Ok(None) => self.reply_negative(reply),
             Err(e) => reply.error(errno(e)),
@@ -195,7 +167,7 @@ impl Shared {
 
     pub(super) fn reply_attr(&self, attr: Result<Attr>, reply: ReplyAttr) {
         match attr {
-            Ok(a) => reply.attr(&self.ttl, &self.attr(&a)),
+            Ok(a) => reply.attr(self.ttl_of(a.ino), &self.attr(&a)),
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -307,7 +279,8 @@ impl Shared {
                     }
                 };
                 let attr = self.attr(&e.attr);
-                if reply.add(attr.ino, i.cookie, name, &self.ttl, &attr, Generation(0)) {
+                let ttl = self.ttl_of(attr.ino.0);
+                if reply.add(attr.ino, i.cookie, name, ttl, &attr, Generation(0)) {
                     self.overlay.release(e.node);
                     return Ok(());
                 }

@@ -26,23 +26,32 @@
 //!
 //! **What it does not see.** Changes by such files pass no gate ([`super::gate`]), so
 //! that changes of the mount cannot be held and its workspace not be committed while
-//! it is mounted. A change through a mapping changes mtime on disk only: the kernel is
-//! told that its attributes are old when the file is closed.
+//! it is mounted. Size and times change on disk: while a file is open for writing the
+//! kernel may keep none of its attributes, and when it is closed it is told that they
+//! are old. (A mapping that is written after the file was closed moves mtime unseen.)
+//! Before a write that takes suid away the kernel orders that by a SETATTR of nothing,
+//! and no WRITE follows that would say it again.
 //!
 //! # Locks
 //! One entry's of `open`, for as long as a backing file is opened or closed; below it
 //! only those that finding a descriptor takes.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
-use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
+use std::time::Duration;
 
-use crate::overlay::Overlay;
+use fuser::{
+    BackingId, FileHandle, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, ReplyCreate,
+    ReplyOpen,
+};
+
+use super::answers::Shared;
 use crate::overlay::inode::node::Node;
+use crate::overlay::{Entry, Overlay};
 
 /// How a file that is open now was opened, and how often.
 #[derive(Debug)]
@@ -50,6 +59,34 @@ struct Open {
     /// `None`: through the page cache.
     backing: Option<Arc<BackingId>>,
     count: u64,
+    /// So many of them may write.
+    writers: u64,
+}
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Reading only.
+    Read,
+    /// Writing, or both.
+    Write,
+}
+
+impl Wanted {
+    /// What the flags of an OPEN, CREATE or RELEASE say.
+    pub(super) fn of(flags: OpenFlags) -> Wanted {
+        match flags.acc_mode() {
+            OpenAccMode::O_RDONLY => Wanted::Read,
+            OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Wanted::Write,
+        }
+    }
+
+    fn writers(self) -> u64 {
+        match self {
+            Wanted::Read => 0,
+            Wanted::Write => 1,
+        }
+    }
 }
 
 /// One mount's open files.
@@ -76,7 +113,8 @@ impl Passthrough {
         &self,
         overlay: &Overlay,
         node: &Arc<Node>,
-        register: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> std::io::Result<BackingId>,
+        wanted: Wanted,
+        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> How {
         let how = |backing: &Option<Arc<BackingId>>| match backing {
             Some(id) => How::Through(id.clone()),
@@ -86,11 +124,17 @@ impl Passthrough {
             Slot::Occupied(mut slot) => {
                 let open = slot.get_mut();
                 open.count += 1;
+                open.writers += wanted.writers();
                 how(&open.backing)
             }
             Slot::Vacant(slot) => {
                 let backing = self.register(overlay, node, register);
-                how(&slot.insert(Open { backing, count: 1 }).backing)
+                let open = slot.insert(Open {
+                    backing,
+                    count: 1,
+                    writers: wanted.writers(),
+                });
+                how(&open.backing)
             }
         }
     }
@@ -99,7 +143,7 @@ impl Passthrough {
         &self,
         overlay: &Overlay,
         node: &Arc<Node>,
-        register: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> std::io::Result<BackingId>,
+        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {
         if self.refused.load(Ordering::Relaxed) {
             return None;
@@ -127,14 +171,21 @@ impl Passthrough {
     }
 
     /// Notes that an open file was closed.
-    pub(super) fn closed(&self, ino: u64) {
+    pub(super) fn closed(&self, ino: u64, wanted: Wanted) {
         if let Slot::Occupied(mut slot) = self.open.entry(ino) {
             let open = slot.get_mut();
             open.count = open.count.saturating_sub(1);
+            open.writers = open.writers.saturating_sub(wanted.writers());
             if open.count == 0 {
                 slot.remove();
             }
         }
+    }
+
+    /// Whether somebody has a file open to write it without us.
+    pub(super) fn is_written(&self, ino: u64) -> bool {
+        let open = self.open.get(&ino);
+        open.is_some_and(|o| o.backing.is_some() && o.writers > 0)
     }
 
     /// The kernel knows the node no more: it has no open file of it either, whatever
@@ -152,8 +203,57 @@ fn cached(node: &Node) -> FopenFlags {
     }
 }
 
+impl Shared {
+    /// Answers an open of a node that may be passed through.
+    pub(super) fn open_through(&self, node: &Arc<Node>, wanted: Wanted, reply: ReplyOpen) {
+        let Some(files) = self.passthrough.get() else {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        };
+        let how = files.opened(&self.overlay, node, wanted, |f| reply.open_backing(f));
+        if matches!((&how, wanted), (How::Through(_), Wanted::Write)) {
+            // What the kernel knows of it may be kept for ever, and soon be wrong.
+            self.old.of(INodeNo(node.ino));
+        }
+        answer(&how, reply);
+    }
+
+    /// Whether somebody has a file open to write it without us.
+    pub(super) fn is_written_past_us(&self, ino: u64) -> bool {
+        self.passthrough.get().is_some_and(|f| f.is_written(ino))
+    }
+
+    /// How long the kernel may keep what it is told of an inode: not while its size and
+    /// times change without us.
+    pub(super) fn ttl_of(&self, ino: u64) -> &Duration {
+        match self.is_written_past_us(ino) {
+            true => &Duration::ZERO,
+            false => &self.ttl,
+        }
+    }
+
+    /// Answers a CREATE: the file is open.
+    pub(super) fn created(&self, entry: &Entry, wanted: Wanted, reply: ReplyCreate) {
+        let attr = self.attr(&entry.attr);
+        let how = match self.passthrough.get() {
+            Some(files) => files.opened(&self.overlay, &entry.node, wanted, |file| {
+                reply.open_backing(file)
+            }),
+            None => How::Cached(FopenFlags::FOPEN_KEEP_CACHE),
+        };
+        let (generation, handle) = (Generation(0), FileHandle(0));
+        match how {
+            How::Through(id) => {
+                let flags = FopenFlags::empty();
+                let ttl = self.ttl_of(entry.node.ino);
+                reply.created_passthrough(ttl, &attr, generation, handle, flags, &id);
+            }
+            How::Cached(flags) => reply.created(&self.ttl, &attr, generation, handle, flags),
+        }
+    }
+}
+
 /// Answers an OPEN.
-pub(super) fn reply(how: &How, reply: ReplyOpen) {
+fn answer(how: &How, reply: ReplyOpen) {
     match how {
         How::Through(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), id),
         How::Cached(flags) => reply.opened(FileHandle(0), *flags),

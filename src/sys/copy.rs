@@ -2,23 +2,54 @@
 //! read and write; holes stay holes.
 
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::features::{self, Feature};
-use super::stat::stat_at;
+use super::stat::{Stat, stat_at};
 use super::{Errno, Result, file};
 
 /// How much one copy_file_range(2) is asked for: long enough to be cheap,
 /// short enough that a signal or a dying mount is seen.
 const STEP: u64 = 64 << 20;
 
+/// What is copied by read and write: two calls, which for so little cost less than one
+/// copy_file_range(2) (it goes through a pipe where blocks cannot be shared).
+const LITTLE: u64 = 32 << 10;
+
 /// Copies the first `size` bytes of `src` to `dst` (empty, writable) and leaves
 /// `dst` exactly `size` long.
 pub fn clone_data(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, size: u64) -> Result<()> {
+    clone_holes(src, dst, size, None)
+}
+
+/// The same of a file with these attributes: in a little one whose blocks hold all of
+/// its bytes no holes are looked for.
+///
+/// Without blocks the attributes are none of the data's own (a metacopy's).
+pub fn clone_known(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, stat: &Stat) -> Result<()> {
+    clone_holes(src, dst, stat.size, (stat.blocks > 0).then_some(stat))
+}
+
+fn clone_holes(
+    src: BorrowedFd<'_>,
+    dst: BorrowedFd<'_>,
+    size: u64,
+    known: Option<&Stat>,
+) -> Result<()> {
     if size == 0 {
         return Ok(());
     }
-    if features::allowed(Feature::Reflink) && rustix::fs::ioctl_ficlone(dst, src).is_ok() {
+    if shares_blocks(src, dst, known.map(|s| s.dev)) {
         return file::truncate(dst, size);
+    }
+    let dense = |s: &Stat| s.blocks.saturating_mul(512) >= size;
+    if size <= LITTLE && known.is_some_and(dense) {
+        return match copy_by_hand(src, dst, 0, size)? < size {
+            // It is shorter than its attributes said.
+            true => file::truncate(dst, size),
+            false => Ok(()),
+        };
     }
     // The length first: trailing holes need nothing more.
     file::truncate(dst, size)?;
@@ -42,28 +73,51 @@ pub fn clone_data(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, size: u64) -> Result
     Ok(())
 }
 
+/// Of which file system blocks could not be shared with another one last.
+static APART: AtomicU64 = AtomicU64::new(0);
+
+/// Makes `dst` share all blocks of `src` where both can. That a whole file system
+/// cannot is remembered for the source last asked for: copies come in runs.
+fn shares_blocks(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, dev: Option<u64>) -> bool {
+    if !features::allowed(Feature::Reflink) || dev.is_some_and(|d| d == APART.load(Relaxed)) {
+        return false;
+    }
+    match rustix::fs::ioctl_ficlone(dst, src) {
+        Ok(()) => true,
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::XDEV | rustix::io::Errno::NOTTY) => {
+            if let Some(dev) = dev {
+                APART.store(dev, Relaxed);
+            }
+            false
+        }
+        Err(_) => false,
+    }
+}
+
 fn copy_run(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
     let (mut off_in, mut off_out) = (start, start);
     if !kernel_copies(src, dst)? {
-        return copy_by_hand(src, dst, start, end);
+        return copy_by_hand(src, dst, start, end).map(drop);
     }
     while off_in < end {
         let want = usize::try_from((end - off_in).min(STEP)).unwrap_or(1 << 20);
         match rustix::fs::copy_file_range(src, Some(&mut off_in), dst, Some(&mut off_out), want) {
             // The file is shorter than stat said, or the file system cannot: by hand.
-            Ok(0) => return copy_by_hand(src, dst, off_in, end),
+            Ok(0) => return copy_by_hand(src, dst, off_in, end).map(drop),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(
                 e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::IO),
             ) => return Err(e.into()),
-            Err(_) => return copy_by_hand(src, dst, off_in, end),
+            Err(_) => return copy_by_hand(src, dst, off_in, end).map(drop),
         }
     }
     Ok(())
 }
 
-fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<()> {
-    let mut buf = vec![0u8; 1 << 20];
+/// Returns how far it got: the end, or the end of the file.
+fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) -> Result<u64> {
+    let most = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
+    let mut buf = vec![0u8; most.min(1 << 20)];
     let mut pos = start;
     while pos < end {
         let want = usize::try_from((end - pos).min(buf.len() as u64)).unwrap_or(buf.len());
@@ -72,7 +126,7 @@ fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) 
         };
         let n = file::read_at(src, chunk, pos)?;
         if n == 0 {
-            return Ok(());
+            return Ok(pos);
         }
         let mut done = 0;
         while done < n {
@@ -87,7 +141,7 @@ fn copy_by_hand(src: BorrowedFd<'_>, dst: BorrowedFd<'_>, start: u64, end: u64) 
         }
         pos += n as u64;
     }
-    Ok(())
+    Ok(pos)
 }
 
 /// copy_file_range(2) between two open files, once; a short count is an answer.

@@ -111,7 +111,7 @@ fn a_new_file_is_written_and_read_without_us_and_looks_as_it_is() {
 }
 
 #[test]
-fn what_is_written_through_a_mapping_moves_the_time_when_it_is_closed() {
+fn what_is_written_through_a_mapping_moves_the_time() {
     if !can() {
         return;
     }
@@ -127,6 +127,10 @@ fn what_is_written_through_a_mapping_moves_the_time_when_it_is_closed() {
     file.set_modified(std::time::UNIX_EPOCH).unwrap();
     let map = Map::shared(&file, 8192);
     map.write(4096, b"mapped");
+    map.sync();
+    assert!(file.metadata().unwrap().mtime() > 0);
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    map.write(0, b"again");
     map.sync();
     drop(map);
     drop(file);
@@ -221,6 +225,12 @@ fn a_write_by_others_takes_suid_away() {
         fs::set_permissions(&path, PermissionsExt::from_mode(0o4777)).unwrap();
         as_uid(1000, || writing(&path).write_all_at(b"Q", 0).unwrap());
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o777, "{kind:?}");
+        // By one who could not have opened it.
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o6755)).unwrap();
+        let handed_on = writing(&path);
+        as_uid(1000, || handed_on.write_all_at(b"R", 0).unwrap());
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o755, "{kind:?}");
+        drop(handed_on);
         mount.unmount();
     }
 }

@@ -71,7 +71,7 @@ const TABLE: &[(&str, Calls)] = &[
     ("getxattr, present", Exactly(2)),
     ("getxattr, absent", Exactly(2)),
     ("chmod", Exactly(3)),
-    ("copy-up of a small file", Exactly(33)),
+    ("copy-up of a small file", Exactly(29)),
 ];
 
 /// An operation in a directory of the mount; `act` is done [`TIMES`] times, each time with another number.

@@ -32,6 +32,8 @@ pub struct Mount {
     /// Who serves it.
     pub kind: Kind,
     daemon: Option<Child>,
+    /// What the daemon says.
+    log: Option<std::fs::File>,
     mounted: bool,
 }
 
@@ -92,6 +94,7 @@ impl Mount {
             point: point.to_owned(),
             kind: Kind::Acetate,
             daemon: Some(daemon),
+            log: Some(log.try_clone()?),
             mounted: true,
         };
         let deadline = Instant::now() + slowly(PATIENCE);
@@ -147,6 +150,7 @@ impl Mount {
             point: layers.merged.clone(),
             kind: Kind::Kernel,
             daemon: None,
+            log: None,
             mounted: true,
         })
     }
@@ -158,6 +162,7 @@ impl Mount {
             point: layers.merged.clone(),
             kind: Kind::Plain,
             daemon: None,
+            log: None,
             mounted: false,
         };
         // A note beside it, as the copy may have been emptied since.
@@ -235,8 +240,9 @@ impl Mount {
         if let Some(status) = self.wait() {
             assert!(
                 status.success(),
-                "the daemon of {} ended with {status}",
-                self.point.display()
+                "the daemon of {} ended with {status}: {}",
+                self.point.display(),
+                self.log.take().map(read_log).unwrap_or_default()
             );
         }
     }

@@ -26,6 +26,9 @@ pub struct Change {
     /// Through an open file: ftruncate(2) and O_TRUNC move mtime even where the
     /// size stays, truncate(2) does not.
     pub by_handle: bool,
+    /// Somebody has it open to write it without us: a change of nothing is the order
+    /// before such a write, and nothing else says so.
+    pub written_past_us: bool,
     pub atime: SetTime,
     pub mtime: SetTime,
 }
@@ -117,7 +120,7 @@ impl Overlay {
         let uid = self.disk_id(change.uid, |u| self.settings.users.to_disk(u))?;
         let gid = self.disk_id(change.gid, |g| self.settings.groups.to_disk(g))?;
         if change.is_nothing() {
-            if self.may_kill(node, caller)? {
+            if change.written_past_us || self.may_kill(node, caller)? {
                 self.kill_privilege(node, caller, Order::Bare)?;
             }
             return self.getattr(node);

@@ -292,7 +292,7 @@ fn dress(
         kind: Some(new.kind),
         rdev: new.rdev,
     };
-    upper.set_owner_and_mode(spot, &want)?;
+    upper.set_owner_and_mode(spot, &spot.stat()?, &want)?;
     if let Some(a) = access {
         xattr::set(spot, acl::ACCESS, &a.encode(), 0)?;
     }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::rename::End;
+use crate::layer::disguise::Disguise;
 use crate::overlay::upper::{Namespace, Upper};
 use crate::sys::{Name, Result, Spot, best_effort, dir};
 
@@ -19,8 +20,9 @@ pub(super) fn displace(upper: &Upper, b: &End<'_>) -> Result<Option<Name>> {
     let work = upper.work.as_fd();
     dir::mkdir(work, &temp, 0o700)?;
     let stand_in = Spot::at(upper.work.clone(), temp.clone());
-    let placed = upper
-        .set_owner_and_mode(&stand_in, &crate::layer::disguise::Disguise::of(&raw))
+    let placed = stand_in
+        .stat()
+        .and_then(|now| upper.set_owner_and_mode(&stand_in, &now, &Disguise::of(&raw)))
         .and_then(|()| match upper.namespace {
             // A marker inside would make it non-empty: one beside it says the same.
             _ if !b.lowers_show => Ok(()),

@@ -123,7 +123,7 @@ impl Overlay {
             metacopy,
             several_names: several,
         };
-        let staged = upper.copy_up(&src)?;
+        let (staged, id) = upper.copy_up(&src)?;
         let anchor = match several {
             true => Some(crate::overlay::upper::Upper::index_name(
                 origin.as_ref(),
@@ -134,10 +134,9 @@ impl Overlay {
         };
         node.metacopy.store(metacopy, Ordering::Release);
         if !self.number_is_noted(upper, node, origin.as_ref()) {
-            let id = ObjectId::of(&staged.spot().stat()?);
             self.table.claim(Claim { layer: UPPER, id }, node.ino);
         }
-        self.publish_copy(upper, node, staged, &raw, anchor)?;
+        self.publish_copy(upper, node, Copied { staged, id }, &raw, anchor)?;
         if let Ok((_, now)) = self.upper_spot(node) {
             node.mask_ctime(raw.ctime, now.ctime);
         }
@@ -170,12 +169,10 @@ impl Overlay {
         &self,
         upper: &Upper,
         node: &Arc<Node>,
-        staged: Staged<'_>,
+        copy: Copied<'_>,
         lower: &Stat,
         anchor: Option<Name>,
     ) -> Result<()> {
-        let id = ObjectId::of(&staged.spot().stat()?);
-        let copy = Copied { staged, id };
         let mut dirs = Vec::new();
         match anchor {
             Some(name) => {

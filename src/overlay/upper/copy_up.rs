@@ -12,7 +12,7 @@ use super::Upper;
 use super::stage::{Blank, Staged};
 use crate::layer::disguise::Disguise;
 use crate::layer::mark::{NlinkMark, Origin};
-use crate::sys::{Kind, Result, Spot, Stat, best_effort, copy, file};
+use crate::sys::{Kind, ObjectId, Result, Spot, Stat, best_effort, copy, file};
 
 /// What the copy takes along.
 #[derive(Debug)]
@@ -33,8 +33,8 @@ pub struct Source<'a> {
 }
 
 impl Upper {
-    /// Copies everything but the name.
-    pub fn copy_up(&self, src: &Source<'_>) -> Result<Staged<'_>> {
+    /// Copies everything but the name; which object the copy is.
+    pub fn copy_up(&self, src: &Source<'_>) -> Result<(Staged<'_>, ObjectId)> {
         let kind = src.stat.kind();
         let target = if kind == Kind::Symlink {
             link_target(src.spot)?
@@ -49,13 +49,14 @@ impl Upper {
         let spot = staged.spot();
         // Data first: writing drops capabilities and moves times.
         if let (Some(from), Some(to)) = (&src.data, staged.file()) {
-            copy::clone_data(from.as_fd(), to.as_fd(), src.stat.size)?;
+            copy::clone_known(from.as_fd(), to.as_fd(), src.stat)?;
         } else if let (true, Some(to)) = (src.metacopy, staged.file()) {
             file::truncate(to.as_fd(), src.stat.size)?;
         }
         // xattrs (ACLs among them) before owner and mode would be undone by
         // them; capabilities are dropped by chown, so owner comes first.
-        self.set_owner_and_mode(&spot, &Disguise::of(src.stat))?;
+        let fresh = spot.stat()?;
+        self.set_owner_and_mode(&spot, &fresh, &Disguise::of(src.stat))?;
         self.copy_xattrs(src.spot, &spot)?;
         if let Some(v) = src.origin.and_then(Origin::encode) {
             best_effort("note an origin", self.set_mark(&spot, "origin", &v));
@@ -71,7 +72,7 @@ impl Upper {
         if let (Some(f), true) = (staged.file(), self.syncs()) {
             file::sync(f.as_fd(), false)?;
         }
-        Ok(staged)
+        Ok((staged, ObjectId::of(&fresh)))
     }
 }
 

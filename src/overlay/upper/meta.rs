@@ -22,8 +22,9 @@ impl Upper {
         })
     }
 
-    /// Makes a fresh object belong to `uid`:`gid` with `mode` (0o7777).
-    pub fn set_owner_and_mode(&self, spot: &Spot, want: &Disguise) -> Result<()> {
+    /// Makes a fresh object, which has these attributes now, belong to `uid`:`gid` with
+    /// `mode` (0o7777).
+    pub fn set_owner_and_mode(&self, spot: &Spot, now: &Stat, want: &Disguise) -> Result<()> {
         let kind = want.kind.unwrap_or(Kind::File);
         if let Some(name) = self.override_name() {
             if kind == Kind::Symlink && self.disguise == Some(XattrPermissions::User) {
@@ -36,7 +37,6 @@ impl Upper {
             }
             return Ok(());
         }
-        let now = spot.stat()?;
         if (now.uid, now.gid) != (want.uid, want.gid) {
             match spot.chown(Some(want.uid), Some(want.gid)) {
                 // Not permitted, or an id that this user namespace does not have.
