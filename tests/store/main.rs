@@ -15,6 +15,7 @@
 //! | `matrix.rs` | the README's matrix of privileges, cell by cell |
 //! | `shells.rs` | completion in bash, and the job-runner script |
 //! | `together.rs` | many processes, many layers |
+//! | `chrooted.rs` | the same in a copy where no namespace can be had |
 //! | `run.rs` | a command with a workspace as root: what it sees, exit codes, signals, kill -9 |
 //! | `attempt.rs` | a command over a live directory, which stays as it is |
 //! | `apply.rs` | changes brought back to a live directory, and what others changed there |
@@ -38,6 +39,7 @@ mod apply_crash;
 mod archives;
 mod attempt;
 mod changes;
+mod chrooted;
 mod commits;
 mod copied_users;
 mod copies;
