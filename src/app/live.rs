@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::overlay::setup::SetupError;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
-use crate::store::record::{WorkspaceKind, WorkspaceRecord};
+use crate::store::record::{Lower, WorkspaceKind, WorkspaceRecord};
 use crate::sys::{Errno, dir, file, holder, mountinfo, stat};
 
 use super::stack;
@@ -112,6 +112,15 @@ pub fn mount(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<String>> {
     }
     for lower in lowers {
         command.arg("--lower").arg(lower);
+    }
+    for (at, lower) in record.lowers.iter().enumerate() {
+        if let Lower::Layer(layer) = lower
+            && store.content(&layer.diff_id)?.disguised
+        {
+            let mut word = OsString::from(format!("{}=", at + 1));
+            word.push(store.side_records_path(&layer.diff_id));
+            command.arg("--side-records").arg(word);
+        }
     }
     if record.kind == WorkspaceKind::Overlay {
         let folder = store.workspace_path(&record.name);

@@ -13,6 +13,7 @@
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
 //! | `copied_users.rs` | copied workspaces of ordinary users |
 //! | `matrix.rs` | the README's matrix of privileges, cell by cell |
+//! | `shown.rs` | what a mount shows of owners that no file can carry |
 //! | `shells.rs` | completion in bash, and the job-runner script |
 //! | `together.rs` | many processes, many layers |
 //! | `chrooted.rs` | the same in a copy where no namespace can be had |
@@ -50,6 +51,7 @@ mod run;
 mod script;
 mod shells;
 mod shop;
+mod shown;
 mod together;
 mod upkeep;
 mod users;

@@ -56,6 +56,9 @@ impl Upper {
         // xattrs (ACLs among them) before owner and mode would be undone by
         // them; capabilities are dropped by chown, so owner comes first.
         self.set_owner_and_mode(&spot, &Disguise::of(src.stat))?;
+        if kind == Kind::Symlink {
+            self.give_symlink(&spot, Some(src.stat.uid), Some(src.stat.gid));
+        }
         self.copy_xattrs(src.spot, &spot)?;
         if let Some(v) = src.origin.and_then(Origin::encode) {
             best_effort("note an origin", self.set_mark(&spot, "origin", &v));
