@@ -114,11 +114,12 @@ pub fn mount(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<String>> {
         command.arg("--lower").arg(lower);
     }
     for (at, lower) in record.lowers.iter().enumerate() {
-        if let Lower::Layer(layer) = lower
-            && store.content(&layer.diff_id)?.disguised
-        {
+        let Lower::Layer(layer) = lower else { continue };
+        let path = store.side_records_path(&layer.diff_id);
+        // Of a disguised layer it says something that there are none.
+        if store.content(&layer.diff_id)?.disguised || path.exists() {
             let mut word = OsString::from(format!("{}=", at + 1));
-            word.push(store.side_records_path(&layer.diff_id));
+            word.push(path);
             command.arg("--side-records").arg(word);
         }
     }
