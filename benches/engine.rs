@@ -73,6 +73,7 @@ impl Stack {
         let lower = |i| LowerArg {
             path: self.lower(i),
             data_only: false,
+            beside: None,
         };
         let options = Options {
             lowers: (0..self.count).map(lower).collect(),

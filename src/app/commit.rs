@@ -100,7 +100,12 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let content = content::measure(growing.tree(), &growing.path(), &records)?;
+    let content = content::measure(
+        growing.tree(),
+        &growing.path(),
+        &records,
+        &content::kept(owners),
+    )?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
         How::Squash => Parents::default(),
@@ -143,7 +148,12 @@ fn squashed(
 
 /// The upper itself becomes the layer.
 fn by_moving(store: &Store, taken: &Taken, source: &Source<'_>, new: &NewLayer) -> Outcome<Made> {
-    let content = content::measure(source.upper, &source.path, &SideRecords::default())?;
+    let content = content::measure(
+        source.upper,
+        &source.path,
+        &SideRecords::default(),
+        &content::kept(source.owners),
+    )?;
     let record = layer::describe(&content, new, stack::parents(&taken.record.lowers));
     let workspace = upon(&taken.record, &record.name, content.diff_id);
     let plan = Plan {

@@ -11,9 +11,21 @@ use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::store::record::{Content, LayerRecord};
 use crate::sys::{Errno, Spot, process, xattr};
 
+use super::copy;
+
 /// Computes the record of a tree. Nothing is written.
-pub fn measure(tree: &Arc<OwnedFd>, shown: &Path, records: &SideRecords) -> Outcome<Content> {
-    let disguised = is_disguised(tree) || !records.is_empty();
+///
+/// `kept`: how whoever made the tree has kept owners. Side records alone do not say so:
+/// where files have their owners, a device that could not be made has one all the same.
+pub fn measure(
+    tree: &Arc<OwnedFd>,
+    shown: &Path,
+    records: &SideRecords,
+    kept: &Owners,
+) -> Outcome<Content> {
+    // A file system without `user.` xattrs: everything stands in records.
+    let all_in_records = *kept == Owners::Recorded && !records.is_empty();
+    let disguised = is_disguised(tree) || all_in_records;
     let options = options_for(disguised, records.clone());
     let packed = archive::pack(tree.as_fd(), std::io::sink(), &options, &mut |_| {});
     let packed = packed.map_err(|e| failure(&e, shown))?;
@@ -80,6 +92,14 @@ fn options_for(disguised: bool, records: SideRecords) -> PackOptions {
     });
     options.records = records;
     options
+}
+
+/// How a copy of a view keeps owners, in the words of archives.
+pub fn kept(owners: copy::Owners) -> Owners {
+    match owners {
+        copy::Owners::Disguised => Owners::Recorded,
+        copy::Owners::Real | copy::Owners::Own => Owners::Real(Ids::default()),
+    }
 }
 
 /// How this process keeps the owners that an archive speaks of.

@@ -90,7 +90,12 @@ pub fn import(
         });
     })?;
     check_digest(&unpacked, wanted, &shown)?;
-    let content = content::measure(growing.tree(), &growing.path(), &unpacked.records)?;
+    let content = content::measure(
+        growing.tree(),
+        &growing.path(),
+        &unpacked.records,
+        &content::owners(),
+    )?;
     growing.finish(store, &content, &unpacked.records, new)
 }
 

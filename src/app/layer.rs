@@ -204,7 +204,12 @@ pub fn create(store: &Store, new: &NewLayer, from: Option<&Path>) -> Outcome<Mad
             }
         }
     }
-    let content = content::measure(growing.tree(), &growing.path(), &records)?;
+    let content = content::measure(
+        growing.tree(),
+        &growing.path(),
+        &records,
+        &content::owners(),
+    )?;
     growing.finish(store, &content, &records, new)
 }
 

@@ -1,12 +1,16 @@
 //! The directories a mount is made of: found, checked, and where needed held.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::layer::records::SideRecords;
 use crate::overlay::options::Options;
 use crate::overlay::setup::SetupError;
+use crate::store::layout::SIDE_RECORDS_MAX;
 use crate::sys::mount::{self, reason};
-use crate::sys::process;
+use crate::sys::{Errno, process, small};
 
 /// Which part a directory plays, as the command line calls it.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +45,34 @@ pub fn make_absolute(options: &mut Options) -> Result<(), SetupError> {
         })?;
         Ok(())
     })
+}
+
+/// Reads what a store keeps beside lowers: once, before anything is mounted.
+pub fn read_beside(options: &mut Options, files: &[(usize, PathBuf)]) -> Result<(), SetupError> {
+    for (number, path) in files {
+        let failed = |why: &str| {
+            SetupError::new(
+                format!("the side records {} cannot be read: {why}", path.display()),
+                "they belong to a layer of a store, whose mounts name them: see `acetate fsck`",
+            )
+        };
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(failed("that is no file"));
+        };
+        let lower = options.lowers.get_mut(*number);
+        let lower = lower.ok_or_else(|| failed("there is no such lower layer"))?;
+        let bytes = mount::hold_directory(folder)
+            .and_then(|at| small::read(at.as_fd(), name.as_bytes(), SIDE_RECORDS_MAX));
+        let bytes = match bytes {
+            // Nothing of the layer is beside it: that says something of symlinks too.
+            Err(Errno::ENOENT) => Vec::new(),
+            r => r.map_err(|e| failed(&reason(e)))?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| failed("that is no text"))?;
+        let records = SideRecords::from_text(&text).map_err(|why| failed(&why))?;
+        lower.beside = Some(Arc::new(records));
+    }
+    Ok(())
 }
 
 /// Checks that the directories are there and belong together.
@@ -220,6 +252,7 @@ mod tests {
             .map(|p| LowerArg {
                 path: p.to_path_buf(),
                 data_only: false,
+                beside: None,
             })
             .collect();
         Options {

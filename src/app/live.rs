@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::overlay::setup::SetupError;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
-use crate::store::record::{WorkspaceKind, WorkspaceRecord};
+use crate::store::record::{Lower, WorkspaceKind, WorkspaceRecord};
 use crate::sys::{Errno, dir, file, holder, mountinfo, stat};
 
 use super::stack;
@@ -112,6 +112,16 @@ pub fn mount(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<String>> {
     }
     for lower in lowers {
         command.arg("--lower").arg(lower);
+    }
+    for (at, lower) in record.lowers.iter().enumerate() {
+        let Lower::Layer(layer) = lower else { continue };
+        let path = store.side_records_path(&layer.diff_id);
+        // Of a disguised layer it says something that there are none.
+        if store.content(&layer.diff_id)?.disguised || path.exists() {
+            let mut word = OsString::from(format!("{}=", at + 1));
+            word.push(path);
+            command.arg("--side-records").arg(word);
+        }
     }
     if record.kind == WorkspaceKind::Overlay {
         let folder = store.workspace_path(&record.name);

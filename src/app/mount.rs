@@ -56,6 +56,8 @@ pub struct Request {
     pub namespace: Option<PathBuf>,
     /// Whether the daemon gives up what it does not need.
     pub fence: bool,
+    /// Files of side records, each with the lower that it belongs to, from 0.
+    pub beside: Vec<(usize, PathBuf)>,
 }
 
 /// How a mount tells its story; the command line prints it.
@@ -103,6 +105,7 @@ pub fn mount(mut request: Request, report: &dyn Report) -> u8 {
 /// changes the directory, so paths are made absolute before.
 fn prepare(request: &mut Request) -> Result<(), SetupError> {
     layers::make_absolute(&mut request.options)?;
+    layers::read_beside(&mut request.options, &request.beside)?;
     request.mountpoint = std::path::absolute(&request.mountpoint).map_err(|e| {
         SetupError::new(
             format!("the mount point cannot be made an absolute path: {e}"),

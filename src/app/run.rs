@@ -86,7 +86,7 @@ pub fn run(store: &Store, request: Request) -> Result<Done, NotRun> {
             if made {
                 drop_new(store, &name);
             }
-            return Err(why_not(why));
+            return Err(why_not(why, record.kind));
         }
     };
     let layer = match request.commit {
@@ -152,7 +152,7 @@ fn check(store: &Store, record: &WorkspaceRecord, commits: bool, after: After) -
 pub(super) fn tree_of(store: &Store, name: &str) -> Outcome<Tree> {
     let Taken { record, lock } = workspace::take(store, name)?;
     if record.kind == WorkspaceKind::Copy {
-        return Ok(Tree::There(store.copy_path(&record.name)));
+        return Ok(Tree::Plain(store.copy_path(&record.name)));
     }
     match live::state(store, &record)? {
         State::Mounted(at) => Ok(Tree::There(at)),
@@ -180,9 +180,9 @@ fn ids(store: &Store, record: &WorkspaceRecord) -> Outcome<Ids> {
 }
 
 /// Adds what there is to do where a tree cannot be mounted.
-fn why_not(mut why: NotRun) -> NotRun {
-    if why.failure.kind == FailureKind::Mount {
-        let instead = "`--copy` runs it in a plain copy of the tree, where namespaces can be had";
+fn why_not(mut why: NotRun, kind: WorkspaceKind) -> NotRun {
+    if why.failure.kind == FailureKind::Mount && kind != WorkspaceKind::Copy {
+        let instead = "`--copy` runs it in a plain copy of the tree, where namespaces or chroot(2) can be had";
         why.failure.hint = match why.failure.hint.is_empty() {
             true => instead.to_owned(),
             false => format!("{}; {instead}", why.failure.hint),

@@ -1,5 +1,6 @@
 //! What stands beside the trees of layers: owners of symlinks, numbers of devices that
-//! could not be made. A mount does not show them; who reads a view can ask here.
+//! could not be made. A mount is given them and shows them; views that are read in this
+//! process show what is on disk, and who reads one can ask here.
 
 use crate::archive::{SideRecord, SideRecords};
 use crate::layer::disguise::Disguise;
@@ -46,13 +47,9 @@ impl Beside {
         let top = lowers.first()?;
         // Layers of a view are numbered from 1.
         let at = usize::from(top.layer).checked_sub(1 + self.above)?;
-        let mut path = Vec::new();
-        for part in top.parent.iter().flat_map(|p| p.components()) {
-            path.extend_from_slice(&part);
-            path.push(b'/');
-        }
-        path.extend_from_slice(&top.name);
-        self.lowers.get(at)?.get(&path)
+        self.lowers
+            .get(at)?
+            .get(&top.parent.as_ref()?.path_of(&top.name))
     }
 }
 

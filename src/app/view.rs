@@ -51,6 +51,7 @@ impl View {
         let lower = |path: &PathBuf| LowerArg {
             path: path.clone(),
             data_only: false,
+            beside: None,
         };
         let options = Options {
             lowers: lowers.iter().map(lower).collect(),

@@ -32,7 +32,6 @@ pub mod owners;
 pub mod pack;
 pub mod path;
 pub mod reader;
-pub mod records;
 pub mod unpack;
 
 mod encode;
@@ -43,11 +42,11 @@ mod sparse;
 mod stream;
 mod trail;
 
+pub use crate::layer::records::{SideRecord, SideRecords};
 pub use error::{Error, Place, Result, Shown};
 pub use input::{Compression, Input, Totals};
 pub use output::Compress;
 pub use owners::{Ids, Owners, is_layers};
 pub use pack::{PackOptions, Packed, Redirects, Times, pack};
 pub use reader::{Entry, EntryKind, Piece, Reader};
-pub use records::{SideRecord, SideRecords};
 pub use unpack::{Progress, Sync, UnpackOptions, Unpacked, unpack};

@@ -127,6 +127,9 @@ pub struct MountArgs {
     /// A lower layer (read only); may be repeated, uppermost first
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub lower: Vec<PathBuf>,
+    /// What a store keeps beside the N-th lower, from 1: N=FILE (the store's mounts)
+    #[arg(long, value_name = "N=FILE", hide = true)]
+    pub side_records: Vec<OsString>,
     /// The upper layer, which takes all changes
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub upper: Option<PathBuf>,

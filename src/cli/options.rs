@@ -112,6 +112,7 @@ impl Reader {
             "lowerdir+" | "datadir+" => options.lowers.push(LowerArg {
                 path: path_of(value(key, word)?),
                 data_only: key == "datadir+",
+                beside: None,
             }),
             "upperdir" => options.upper = given_path(value(key, word)?),
             "workdir" => options.work = given_path(value(key, word)?),

@@ -139,6 +139,7 @@ pub fn split_lowers(text: &[u8]) -> Result<Vec<LowerArg>, Usage> {
         lowers.push(LowerArg {
             path: path_of(piece),
             data_only,
+            beside: None,
         });
     }
     Ok(lowers)

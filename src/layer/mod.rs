@@ -10,6 +10,7 @@ pub mod acl;
 pub mod disguise;
 pub mod escape;
 pub mod mark;
+pub mod records;
 pub mod reserved;
 
 use std::collections::{HashMap, HashSet};
@@ -42,6 +43,8 @@ pub struct Layer {
     pub data_only: bool,
     /// Owner and mode may stand in an xattr (see [`disguise`]).
     pub disguised: bool,
+    /// What stands beside the layer, where a mount was given it.
+    pub beside: Option<records::SideTable>,
     /// Whether mounts below the root are entered.
     pub cross: Cross,
     /// Where they are, and the layer is no clone: the mounts there were when it was
@@ -124,6 +127,7 @@ impl Layer {
             fs: 0,
             data_only: false,
             disguised: false,
+            beside: None,
             cross,
             entered,
             uuid,

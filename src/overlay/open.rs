@@ -25,6 +25,7 @@ use super::stack::{Settings, Stack};
 use super::upper::{Namespace, Upper, index, work};
 use crate::idmap::IdMap;
 use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque};
+use crate::layer::records::SideTable;
 use crate::layer::{Hold, Known, Layer, LayerId, UPPER, acl};
 use crate::sys::dir::Cross;
 use crate::sys::probe::WhiteoutKind;
@@ -170,6 +171,11 @@ fn open_lowers(
         let id = LayerId::try_from(i + 1).unwrap_or(LayerId::MAX);
         let mut layer = open_lower(id, &arg.path, options, known)?;
         layer.data_only = arg.data_only;
+        if let Some(records) = &arg.beside {
+            let in_xattrs = says_disguised(&layer);
+            layer.beside = Some(SideTable::new(records.clone(), in_xattrs));
+            layer.disguised = true;
+        }
         out.push(layer);
     }
     Ok(out)
@@ -192,10 +198,13 @@ fn open_lower(
             "each lowerdir must be a directory that you may search",
         )
     })?;
-    let root = Spot::fd(layer.root.clone());
-    layer.disguised = options.xattr_permissions.is_some()
-        || super::ops::readdir::root_is_disguised(&root).unwrap_or(false);
+    layer.disguised = options.xattr_permissions.is_some() || says_disguised(&layer);
     Ok(layer)
+}
+
+/// Whether a layer's root has its owner in an xattr.
+fn says_disguised(layer: &Layer) -> bool {
+    super::ops::readdir::root_is_disguised(&Spot::fd(layer.root.clone())).unwrap_or(false)
 }
 
 fn open_upper(
@@ -276,9 +285,7 @@ fn finish_upper(
             Some(fd)
         }
     };
-    let root = Spot::fd(layer.root.clone());
-    layer.disguised = options.xattr_permissions.is_some()
-        || super::ops::readdir::root_is_disguised(&root).unwrap_or(false);
+    layer.disguised = options.xattr_permissions.is_some() || says_disguised(&layer);
     let disguise = options.xattr_permissions;
     // The upper takes a write before the mount says that it does.
     let whiteouts = probe::whiteout_kind(work.as_fd())?;

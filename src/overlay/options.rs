@@ -1,9 +1,11 @@
 //! What a mount is asked to be: plain values, already parsed.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::idmap::IdExtent;
+use crate::layer::records::SideRecords;
 
 /// One lower layer as the user named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct LowerArg {
     pub path: PathBuf,
     /// Given after `::`: never merged, only the data of metacopy files is found in it.
     pub data_only: bool,
+    /// What the store keeps beside it; none for a directory of somebody else's.
+    pub beside: Option<Arc<SideRecords>>,
 }
 
 /// `xattr_permissions=`: owner, mode and type kept in an xattr of a plain file.

@@ -159,7 +159,7 @@ impl Store {
 
     /// What a content's tree could not be given; empty where that is nothing.
     pub fn side_records(&self, id: &Digest) -> Outcome<String> {
-        let path = self.content_path(id).join("side-records");
+        let path = self.side_records_path(id);
         let failed = |e| Failure::system(&path, "be read", e);
         let folder = staging::open(&self.layers, id.hex().as_bytes()).map_err(failed)?;
         match small::read(
@@ -170,6 +170,11 @@ impl Store {
             Err(Errno::ENOENT) => Ok(String::new()),
             r => String::from_utf8(r.map_err(failed)?).map_err(|_| failed(Errno::EINVAL)),
         }
+    }
+
+    /// The file with them; where there are none it is not there.
+    pub fn side_records_path(&self, id: &Digest) -> PathBuf {
+        self.content_path(id).join("side-records")
     }
 
     /// Fails where the name is taken or is none.

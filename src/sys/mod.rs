@@ -9,6 +9,8 @@
 
 pub mod apart;
 pub mod ask;
+pub mod brood;
+pub mod chroot;
 pub mod copy;
 pub mod cred;
 pub mod dir;

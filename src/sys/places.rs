@@ -159,8 +159,16 @@ pub fn become_root(directory: &OwnedFd) -> Result<()> {
     Ok(rustix::process::chdir("/")?)
 }
 
-/// Files of /dev that every program may want.
-const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Files of /dev that every program may want, and their numbers (Linux's
+/// Documentation/admin-guide/devices.txt).
+const DEVICES: [(&str, (u32, u32)); 6] = [
+    ("null", (1, 3)),
+    ("zero", (1, 5)),
+    ("full", (1, 7)),
+    ("random", (1, 8)),
+    ("urandom", (1, 9)),
+    ("tty", (5, 0)),
+];
 /// Its symlinks.
 const LINKS: [(&str, &str); 5] = [
     ("fd", "/proc/self/fd"),
@@ -174,7 +182,7 @@ const LINKS: [(&str, &str); 5] = [
 pub fn devices(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
     memory(&find(root, path)?, c"mode=755")?;
     let folder = find(root, path)?;
-    for name in DEVICES {
+    for (name, _) in DEVICES {
         let source = Path::new("/dev").join(name);
         if !source.exists() {
             continue;
@@ -202,6 +210,7 @@ pub struct Made {
     parent: OwnedFd,
     name: Vec<u8>,
     kind: Want,
+    id: super::ObjectId,
     before: super::Timespec,
     after: super::Timespec,
 }
@@ -213,12 +222,24 @@ pub enum Want {
     Directory,
     /// Something that is none.
     File,
+    /// A character device, for everybody.
+    Device((u32, u32)),
 }
 
 /// Makes sure that there is something to mount on; what had to be made for it, the
-/// uppermost first.
+/// uppermost first. Where that fails nothing is left of it.
 pub fn ensure(root: BorrowedFd<'_>, path: &Path, want: Want) -> Result<Vec<Made>> {
     let mut made = Vec::new();
+    match ensure_all(root, path, want, &mut made) {
+        Ok(()) => Ok(made),
+        Err(e) => {
+            take_away(made);
+            Err(e)
+        }
+    }
+}
+
+fn ensure_all(root: BorrowedFd<'_>, path: &Path, want: Want, made: &mut Vec<Made>) -> Result<()> {
     let mut way = std::path::PathBuf::from("/");
     let parts: Vec<_> = path.components().collect();
     for (at, part) in parts.iter().enumerate() {
@@ -240,17 +261,68 @@ pub fn ensure(root: BorrowedFd<'_>, path: &Path, want: Want) -> Result<Vec<Made>
         match kind {
             Want::Directory => dir::mkdir(parent.as_fd(), name.as_bytes(), 0o755)?,
             Want::File => drop(dir::create_file(parent.as_fd(), name.as_bytes(), 0o644)?),
+            Want::Device(numbers) => device(parent.as_fd(), name.as_bytes(), numbers)?,
         }
         let after = changed(&parent)?;
+        let stat = dir::probe(parent.as_fd(), name.as_bytes())?.ok_or(Errno::ESTALE)?;
         made.push(Made {
             parent,
             name: name.as_bytes().to_vec(),
             kind,
+            id: super::ObjectId::of(&stat),
             before,
             after,
         });
     }
-    Ok(made)
+    Ok(())
+}
+
+/// Makes a character device that everybody may use, whatever the umask is.
+fn device(parent: BorrowedFd<'_>, name: &[u8], numbers: (u32, u32)) -> Result<()> {
+    let mode = super::Kind::Char.mode_bits() | 0o666;
+    dir::mknod(parent, name, mode, numbers)?;
+    let parent = std::sync::Arc::new(
+        parent
+            .try_clone_to_owned()
+            .map_err(|e| Errno::from_io(&e))?,
+    );
+    super::Spot::at(parent, super::Name::from(name)).chmod(0o666)
+}
+
+/// Makes what is missing in /dev of the usual devices as nodes in the tree; what was
+/// made, and the paths that there are none at: this host allows no nodes there, or
+/// none that can be used (a mount without devices).
+pub fn make_devices(root: BorrowedFd<'_>) -> (Vec<Made>, Vec<String>) {
+    let (mut made, mut missing) = (Vec::new(), Vec::new());
+    for (name, numbers) in DEVICES {
+        let path = Path::new("/dev").join(name);
+        let new = match ensure(root, &path, Want::Device(numbers)) {
+            Ok(new) if new.is_empty() => continue,
+            Ok(new) => new,
+            Err(_) => {
+                missing.push(path.display().to_string());
+                continue;
+            }
+        };
+        match usable(root, &path) {
+            Ok(()) => made.extend(new),
+            Err(_) => {
+                take_away(new);
+                missing.push(path.display().to_string());
+            }
+        }
+    }
+    (made, missing)
+}
+
+/// Whether a device can be opened; a terminal that this process has not got is one.
+fn usable(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let at = path_of_descriptor(&find(root, path)?);
+    match rustix::fs::open(at, flags, Mode::empty()) {
+        Ok(_) | Err(rustix::io::Errno::NXIO) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Takes away what [`ensure`] made, as far as it is still empty; the directories
@@ -278,6 +350,14 @@ impl Made {
         match self.kind {
             Want::Directory => dir::rmdir(parent, &self.name)?,
             Want::File => dir::unlink(parent, &self.name)?,
+            Want::Device(_) => {
+                // The command may have put something of its own there.
+                let found = dir::probe(parent, &self.name)?;
+                if found.is_none_or(|s| super::ObjectId::of(&s) != self.id) {
+                    return Ok(());
+                }
+                dir::unlink(parent, &self.name)?;
+            }
         }
         let seen = if now == self.after { self.before } else { now };
         let spot = super::Spot::fd(std::sync::Arc::new(self.parent));

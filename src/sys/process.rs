@@ -193,6 +193,12 @@ pub fn may_mount() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|c| c.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
+/// Whether this process may change its root directory, as far as its capabilities go.
+pub fn may_chroot() -> bool {
+    rustix::thread::capabilities(None)
+        .is_ok_and(|c| c.effective.contains(CapabilitySet::SYS_CHROOT))
+}
+
 /// Whether this process may make device nodes: CAP_MKNOD, outside of every user
 /// namespace but the first.
 pub fn may_make_devices() -> bool {

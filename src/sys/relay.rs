@@ -5,7 +5,8 @@
 
 use std::mem::MaybeUninit;
 
-use rustix::process::{Pid, WaitOptions};
+pub use rustix::process::Pid;
+use rustix::process::WaitOptions;
 
 use super::Errno;
 
@@ -54,12 +55,24 @@ fn set() -> libc::sigset_t {
 ///
 /// The caller has called [`hold`] before it made the child.
 pub fn until_end(child: Pid) -> u8 {
+    // Nobody is watched, so there is always an end.
+    until_end_or(child, || false).unwrap_or(u8::MAX)
+}
+
+/// The same for a process that has asked to get SIGCHLD when its parent ends
+/// ([`super::brood::hear_of_parent`]); `None` where `parent` ended first.
+pub fn until_end_below(child: Pid, parent: Pid) -> Option<u8> {
+    until_end_or(child, || rustix::process::getppid() != Some(parent))
+}
+
+fn until_end_or(child: Pid, given_up: impl Fn() -> bool) -> Option<u8> {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) if pid == child => return code_of(status),
+            Ok(Some((pid, status))) if pid == child => return Some(code_of(status)),
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => continue,
             // It is gone, and its status with it: somebody made us ignore SIGCHLD.
-            Err(_) => return u8::MAX,
+            Err(_) => return Some(u8::MAX),
+            Ok(None) if given_up() => return None,
             Ok(None) => {}
         }
         if let Some((signal, by_kernel)) = next()

@@ -127,6 +127,116 @@ fn an_apply_that_was_killed_is_run_again_and_ends_in_the_same_state() {
     );
 }
 
+/// Many small files in many directories, and a mounted workspace in which all of them,
+/// one in each directory with a second name elsewhere, are other ones.
+fn many(shop: &Shop) -> (PathBuf, Snapshot) {
+    let live = shop.at("many");
+    for d in 0..40 {
+        fs::create_dir_all(live.join(format!("d{d:02}"))).unwrap();
+        for f in 0..4 {
+            fs::write(live.join(format!("d{d:02}/f{f}")), "old").unwrap();
+        }
+    }
+    let at = shop.workspace("job", &[live.to_str().unwrap()]);
+    for d in 0..40 {
+        for f in 0..4 {
+            fs::write(at.join(format!("d{d:02}/f{f}")), format!("{d} {f}")).unwrap();
+        }
+        let link = at.join(format!("d{:02}/link", (d + 7) % 40));
+        fs::hard_link(at.join(format!("d{d:02}/f1")), link).unwrap();
+    }
+    fs::remove_dir_all(at.join("d20")).unwrap();
+    fs::create_dir(at.join("d20")).unwrap();
+    fs::write(at.join("d20/whole"), "new").unwrap();
+    let view = Snapshot::of(&at);
+    shop.ok(&["ws", "unmount", "job"]);
+    (live, view)
+}
+
+#[test]
+fn many_files_are_written_to_disk_together_and_before_any_of_them_gets_its_place() {
+    if !require_root() || !require_fuse() || !require_program("strace") {
+        return;
+    }
+    let shop = Shop::new();
+    let (live, view) = many(&shop);
+    let log = shop.at("log");
+    let options = ["-y", "-o", log.to_str().unwrap()];
+    let calls = ["-e", "trace=?fsync,?linkat,?renameat,?renameat2"];
+    let ended = traced(&shop, &[&options[..], &calls].concat()).status();
+    assert!(ended.unwrap().success());
+    is_as(&live, &view);
+    let mut synced = std::collections::HashSet::new();
+    let (mut files, mut rounds, mut syncing) = (0, 0, false);
+    for line in fs::read_to_string(&log).unwrap().lines() {
+        if line.contains(" fsync(") {
+            if let Some((_, rest)) = line.split_once("/many") {
+                rounds += usize::from(!syncing);
+                syncing = true;
+                synced.insert(rest.split_once('>').unwrap().0.to_owned());
+            }
+            continue;
+        }
+        // call(…, 5</…/many/d01/.acetate-apply.job>, "new-3", …
+        let Some((before, rest)) = line.split_once("/.acetate-apply.job>, \"") else {
+            continue;
+        };
+        let (_, folder) = before.rsplit_once("/many").unwrap();
+        let name = rest.split_once('"').unwrap().0;
+        let made = format!("{folder}/.acetate-apply.job/{name}");
+        if line.contains(" linkat(") {
+            // A further name of what has its place already.
+            synced.insert(made);
+        } else if name.starts_with("new-") {
+            syncing = false;
+            files += 1;
+            let below = format!("{made}/");
+            let known = synced.iter().any(|s| *s == made || s.starts_with(&below));
+            assert!(known, "{line}");
+        }
+    }
+    assert!(files > 190, "{files} files");
+    // One after the other there would be as many rounds as files.
+    assert!(
+        (2..80).contains(&rounds),
+        "{rounds} rounds for {files} files"
+    );
+}
+
+#[test]
+fn an_apply_to_many_directories_that_was_killed_leaves_few_folders_and_ends_the_same() {
+    if !require_root() || !require_fuse() || !require_program("strace") {
+        return;
+    }
+    let mut dice = Dice::new();
+    let mut most = 0;
+    for _ in 0..times().div_ceil(5) {
+        let shop = Shop::new();
+        let (live, view) = many(&shop);
+        let call = ["renameat2", "fsync", "mkdirat", "linkat", "unlinkat"];
+        let call = call[usize::try_from(dice.below(5)).unwrap()];
+        killed(&shop, call, 1 + dice.below(150));
+        let folders = fs::read_dir(&live).unwrap().flatten();
+        let folders = folders.filter(|d| d.path().join(".acetate-apply.job").exists());
+        let folders = folders.count();
+        assert!(folders <= 33, "{folders}");
+        most = most.max(folders);
+        // Each name is as before or as after.
+        for entry in fs::read_dir(live.join("d03")).unwrap().flatten() {
+            if let Some(n) = entry.file_name().to_str().and_then(|n| n.strip_prefix('f')) {
+                let text = fs::read_to_string(entry.path()).unwrap();
+                assert!(text == "old" || text == format!("3 {n}"), "{text}");
+            }
+        }
+        let said = shop.run(&["ws", "apply", "job"]);
+        assert_eq!(said.code, 0, "{call}: {said:?}");
+        is_as(&live, &view);
+        nothing_of_ours(&live);
+        shop.is_sound();
+    }
+    assert!(most > 0, "none was killed in between");
+}
+
 #[test]
 fn what_somebody_changes_between_the_kill_and_the_next_run_is_a_conflict() {
     if !require_root() || !require_fuse() || !require_program("strace") {

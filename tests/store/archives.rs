@@ -509,3 +509,92 @@ fn an_ordinary_user_may_make_a_layer_of_anybodys_directory() {
     assert_eq!(info["disguised"], true);
     assert!(text(tree.join("a")).starts_with("tree"));
 }
+
+/// Runs a script as root of a user namespace with many ids, which keeps owners but can make no
+/// device.
+fn as_root_of_many(shop: &Shop, script: &str) -> super::shop::Answer {
+    use std::io::{BufRead, BufReader, Write};
+    let script = format!(
+        "echo ready; read go; PATH={}:$PATH; export HOME=$PWD; exec sh -ec '{script}'",
+        acetate_bin().parent().unwrap().display()
+    );
+    let mut child = Command::new("unshare")
+        .args(["-Um", "sh", "-c", &script])
+        .current_dir(shop.at(""))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut ready = String::new();
+    out.read_line(&mut ready).unwrap();
+    for map in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{}/{map}", child.id());
+        fs::write(path, "0 0 70000").unwrap();
+    }
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut out, &mut told).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let mut answer = super::shop::Answer::of(&ended);
+    answer.out = told;
+    answer
+}
+
+/// It was taken for one that has its owners in xattrs, and exported with root's only.
+#[test]
+fn a_layer_with_real_owners_and_a_device_that_could_not_be_made_keeps_its_owners() {
+    if !require_root() || !super::support::host::require_userns() {
+        return;
+    }
+    let shop = Shop::bare();
+    let tree = shop.at("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "file\n").unwrap();
+    std::os::unix::fs::symlink("file", tree.join("link")).unwrap();
+    std::os::unix::fs::chown(tree.join("file"), Some(5), Some(6)).unwrap();
+    std::os::unix::fs::lchown(tree.join("link"), Some(1000), Some(1000)).unwrap();
+    let done = Command::new("mknod")
+        .arg(tree.join("null"))
+        .args(["c", "1", "3"])
+        .status();
+    assert!(done.unwrap().success());
+    let packed = Command::new("tar")
+        .current_dir(&tree)
+        .args(["-cf", shop.at("tree.tar").to_str().unwrap(), "."])
+        .status();
+    assert!(packed.unwrap().success());
+    let answer = as_root_of_many(
+        &shop,
+        "acetate init store >/dev/null; export ACETATE_ROOT=$PWD/store
+         acetate layer import tree.tar base >/dev/null
+         acetate layer export base - | tar --numeric-owner -tvf - | tr -s \" \" | cut -d\" \" -f1,2,3,6
+         acetate layer info base --format json | grep -o \"disguised[^,]*\"
+         acetate ws create --copy job -l base >/dev/null; touch $(acetate ws path job)/new
+         acetate layer commit job flat --squash >/dev/null
+         acetate layer export flat - | tar --numeric-owner -tvf - | tr -s \" \" | cut -d\" \" -f1,2,3,6
+         acetate fsck --digests
+         test -w /dev/fuse || exit 0
+         acetate ws create seen -l base >/dev/null; cd $(acetate ws path seen)
+         stat -c %F:%u:%g:%t:%T file link null; cd /; acetate ws rm -f seen",
+    );
+    assert_eq!(answer.code, 0, "{answer:?}");
+    if super::support::require_fuse() {
+        let (_, shown) = answer.out.split_once("regular file:").unwrap();
+        let wanted = "5:6:0:0\nsymbolic link:1000:1000:0:0\ncharacter special file:0:0:1:3\n";
+        assert_eq!(shown, wanted, "{answer:?}");
+    }
+    for (what, times) in [
+        ("-rw-r--r-- 5/6 5 file\n", 2),
+        ("lrwxrwxrwx 1000/1000 0 link\n", 2),
+        ("crw-r--r-- 0/0 1,3 null\n", 2),
+        ("disguised\": false", 1),
+    ] {
+        assert_eq!(
+            answer.out.matches(what).count(),
+            times,
+            "{what}: {answer:?}"
+        );
+    }
+}

@@ -17,7 +17,7 @@ const USER: u32 = 65_534;
 
 /// Runs a script as that user, in a home beside the store's place, with an archive of
 /// many owners; what it printed.
-fn as_a_user(shop: &Shop, script: &str) -> String {
+pub fn as_a_user(shop: &Shop, script: &str) -> String {
     let (home, program) = (shop.at("home"), shop.at("acetate"));
     if !home.exists() {
         own_mounts();

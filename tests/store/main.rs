@@ -13,8 +13,10 @@
 //! | `crashes.rs` | kill -9 at any moment; a commit cut off at each of its steps |
 //! | `copied_users.rs` | copied workspaces of ordinary users |
 //! | `matrix.rs` | the README's matrix of privileges, cell by cell |
+//! | `shown.rs` | what a mount shows of owners that no file can carry |
 //! | `shells.rs` | completion in bash, and the job-runner script |
 //! | `together.rs` | many processes, many layers |
+//! | `chrooted.rs` | the same in a copy where no namespace can be had |
 //! | `run.rs` | a command with a workspace as root: what it sees, exit codes, signals, kill -9 |
 //! | `attempt.rs` | a command over a live directory, which stays as it is |
 //! | `apply.rs` | changes brought back to a live directory, and what others changed there |
@@ -38,6 +40,7 @@ mod apply_crash;
 mod archives;
 mod attempt;
 mod changes;
+mod chrooted;
 mod commits;
 mod copied_users;
 mod copies;
@@ -48,6 +51,7 @@ mod run;
 mod script;
 mod shells;
 mod shop;
+mod shown;
 mod together;
 mod upkeep;
 mod users;

@@ -90,7 +90,7 @@ pub fn nothing_is_left(path: &Path) {
 }
 
 /// Waits for a file that a command inside makes.
-fn wait_for(path: &Path) {
+pub fn wait_for(path: &Path) {
     let until = Instant::now() + slowly(Duration::from_secs(20));
     while !path.exists() {
         assert!(Instant::now() < until, "{} did not appear", path.display());

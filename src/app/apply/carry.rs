@@ -1,22 +1,26 @@
 //! Bringing a directory up to date: each object is made in a folder beside its
-//! place, written to disk, and renamed into it.
+//! place, written to disk with others (`batch.rs`), and renamed into it.
 //!
 //! The directory is live and may be hostile: it is gone through by descriptor, one
 //! component at a time, no symlink followed and no mount entered. A name that has
 //! become something else meanwhile ends it with an error.
 //!
 //! # Crash
-//! Each name is as before or as after; in at most one directory the folder
-//! `.acetate-apply.WORKSPACE` is left, which the next round removes. All of it may
-//! be done again.
+//! Each name is as before or as after; in some directories the folder
+//! `.acetate-apply.WORKSPACE` is left, which the next round removes: it goes through all
+//! of them. All of it may be done again. The directories that names were changed in are
+//! written to disk when all is done, with the whole file system: until then the upper
+//! says what there is to do.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
 use super::Dare;
+use super::batch::{Batch, Beside, Failed, Waiting};
 use super::changes::{self, Act, Entry};
 use super::conflict::{is_after, is_same};
 use super::look::{Ownership, Wanted};
@@ -24,13 +28,10 @@ use super::select::{Path, Place, Selection};
 use crate::app::copy::{self, Data, Look, Owners};
 use crate::layer::Layer;
 use crate::store::record::{Moment, WorkspaceRecord};
-use crate::sys::dir::{self, Cross, Rename};
-use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, file, process, stat, tree};
-
-/// What is made is called this in its folder.
-const NEW: &[u8] = b"new";
-/// What is on its way out.
-const OLD: &[u8] = b"old";
+use crate::sys::dir::{self, Cross};
+use crate::sys::{
+    Errno, Kind, Name, ObjectId, Result, Spot, Stat, best_effort, process, stat, tree,
+};
 
 /// All that is to be done.
 pub(super) struct Carrying<'a> {
@@ -45,6 +46,8 @@ pub(super) struct Carrying<'a> {
     folder: Name,
     /// Files with several names, and where the first of them is now.
     placed: HashMap<ObjectId, Placed>,
+    /// What has no place yet.
+    batch: Batch,
     /// Merged directories, each before those in it.
     merged: Vec<Path>,
 }
@@ -52,12 +55,6 @@ pub(super) struct Carrying<'a> {
 struct Placed {
     path: Path,
     id: ObjectId,
-}
-
-/// The folder beside the places of one directory.
-struct Beside {
-    parent: Arc<OwnedFd>,
-    fd: Arc<OwnedFd>,
 }
 
 /// A directory that is being made in its folder, to replace the one at a path.
@@ -87,6 +84,7 @@ impl<'a> Carrying<'a> {
             },
             folder: Name::from(format!(".acetate-apply.{}", record.name).into_bytes()),
             placed: HashMap::new(),
+            batch: Batch::default(),
             merged: Vec::new(),
         }
     }
@@ -95,12 +93,24 @@ impl<'a> Carrying<'a> {
     ///
     /// # Errors
     /// What failed, and where.
-    pub(super) fn run(mut self) -> std::result::Result<(), (Path, Errno)> {
+    pub(super) fn run(mut self) -> std::result::Result<(), Failed> {
+        let done = self.all();
+        if done.is_err() {
+            // What has no place yet will be made again.
+            for (_, beside) in self.batch.take_folders() {
+                best_effort("remove a folder", self.remove_folder(&beside.parent));
+            }
+        }
+        done
+    }
+
+    fn all(&mut self) -> std::result::Result<(), Failed> {
         let mut waiting = vec![Path::new()];
         while let Some(path) = waiting.pop() {
             self.directory(&path, &mut waiting)?;
             self.merged.push(path);
         }
+        self.end_batch()?;
         // From below, as each change moves the times of the directory above.
         while let Some(path) = self.merged.pop() {
             self.dress(&path).map_err(|e| (path.clone(), e))?;
@@ -112,12 +122,11 @@ impl<'a> Carrying<'a> {
         &mut self,
         path: &Path,
         waiting: &mut Vec<Path>,
-    ) -> std::result::Result<(), (Path, Errno)> {
+    ) -> std::result::Result<(), Failed> {
         let here = |e| (path.clone(), e);
         let at = changes::below(&self.upper.root, path).map_err(here)?;
         let target = changes::below(self.target, path).map_err(here)?;
         self.remove_folder(&target).map_err(here)?;
-        let mut beside = None;
         for entry in changes::entries(self.upper, &at).map_err(here)? {
             let of_entry: Path = path.iter().chain([&entry.name]).cloned().collect();
             match (self.selection.place(&of_entry), entry.act) {
@@ -125,16 +134,63 @@ impl<'a> Carrying<'a> {
                 (Place::Above, act) if act != Act::Merge => continue,
                 _ => {}
             }
-            let done = self.one(&at, &target, &of_entry, &entry, &mut beside);
+            if self.leans_on_what_waits(&entry) {
+                self.place_all()?;
+            }
+            let done = self.one(&at, &target, &of_entry, &entry);
             done.map_err(|e| (of_entry.clone(), e))?;
+            if self.batch.is_full() {
+                self.end_batch()?;
+            }
             if entry.act == Act::Merge {
                 waiting.push(of_entry);
             }
         }
-        match beside {
-            Some(_) => self.remove_folder(&target).map_err(here),
-            None => Ok(()),
+        Ok(())
+    }
+
+    /// Whether another name of what is to be made may have no place yet.
+    fn leans_on_what_waits(&self, entry: &Entry) -> bool {
+        let seen = match entry.act {
+            Act::Put => {
+                let twin = entry.stat.filter(|s| s.nlink > 1);
+                twin.is_some_and(|s| self.placed.contains_key(&ObjectId::of(&s)))
+            }
+            // What is in it is not known here.
+            Act::Replace => !self.placed.is_empty(),
+            Act::Delete | Act::Merge => false,
+        };
+        seen && self.batch.is_waiting()
+    }
+
+    /// Gives all that waits its place.
+    fn place_all(&mut self) -> std::result::Result<(), Failed> {
+        for waiting in self.batch.take_synced()? {
+            let placed = self.place(&waiting);
+            placed.map_err(|e| (waiting.path, e))?;
         }
+        Ok(())
+    }
+
+    fn place(&self, waiting: &Waiting) -> Result<()> {
+        let (parent, name) = (waiting.beside.parent.as_fd(), &waiting.name);
+        let found = dir::probe(parent, name)?;
+        // Looked at once more: it may have waited for long.
+        if found.is_some_and(|found| self.is_somebody_elses(&found, waiting.wanted)) {
+            return Err(Errno::EBUSY);
+        }
+        let is_there = found.map(|s| s.kind());
+        waiting.beside.give_place(&waiting.made, name, is_there)
+    }
+
+    /// The same, and nothing is left beside any place.
+    fn end_batch(&mut self) -> std::result::Result<(), Failed> {
+        self.place_all()?;
+        for (path, beside) in self.batch.take_folders() {
+            let removed = self.remove_folder(&beside.parent);
+            removed.map_err(|e| (path, e))?;
+        }
+        Ok(())
     }
 
     fn one(
@@ -143,11 +199,10 @@ impl<'a> Carrying<'a> {
         target: &Arc<OwnedFd>,
         path: &Path,
         entry: &Entry,
-        beside: &mut Option<Beside>,
     ) -> Result<()> {
         let found = dir::probe(target.as_fd(), &entry.name)?;
         let is_there = found.map(|s| s.kind());
-        if found.is_some_and(|found| self.is_somebody_elses(&found, entry)) {
+        if found.is_some_and(|found| self.is_somebody_elses(&found, entry.stat)) {
             return Err(Errno::EBUSY);
         }
         match (entry.act, is_there) {
@@ -160,41 +215,60 @@ impl<'a> Carrying<'a> {
             }
             _ => {}
         }
-        let beside = match beside {
-            Some(beside) => beside,
-            None => beside.insert(self.make_folder(target)?),
-        };
+        let beside = self.folder_beside(target, path)?;
+        let made = self.batch.new_name();
         match entry.act {
             Act::Delete => return beside.away(&entry.name),
             Act::Merge => {
-                dir::mkdir(beside.fd.as_fd(), NEW, 0o700)?;
-                let new = Spot::at(beside.fd.clone(), Name::from(NEW));
+                dir::mkdir(beside.fd.as_fd(), &made, 0o700)?;
+                let new = Spot::at(beside.fd.clone(), made.clone());
                 let from = Spot::at(at.clone(), entry.name.clone());
                 Wanted::read(&from, self.ownership)?.put_on(&new)?;
+                // At once: what is to be in it comes next.
+                return beside.give_place(&made, &entry.name, is_there);
             }
             Act::Put => {
                 let stat = entry.stat.ok_or(Errno::EIO)?;
                 let from = Spot::at(at.clone(), entry.name.clone());
-                self.make(&from, &stat, &beside.fd, &Name::from(NEW), path, None)?;
+                self.make(&from, &stat, &beside.fd, &made, path, None)?;
             }
             Act::Replace => {
                 let from = changes::below(at, std::slice::from_ref(&entry.name))?;
-                dir::mkdir(beside.fd.as_fd(), NEW, 0o700)?;
-                self.grow(&from, &open(&beside.fd, NEW)?, path)?;
+                dir::mkdir(beside.fd.as_fd(), &made, 0o700)?;
+                self.grow(&from, &open(&beside.fd, &made)?, path)?;
             }
         }
-        beside.give_place(&entry.name, is_there)
+        self.batch.place_later(Waiting {
+            beside,
+            made,
+            name: entry.name.clone(),
+            path: path.clone(),
+            wanted: entry.stat,
+        });
+        Ok(())
+    }
+
+    /// The folder of the directory that an object is in.
+    fn folder_beside(&mut self, target: &Arc<OwnedFd>, path: &[Name]) -> Result<Rc<Beside>> {
+        let above = path.split_last().map_or(path, |(_, above)| above);
+        if let Some(beside) = self.batch.folder(above) {
+            return Ok(beside);
+        }
+        let beside = Rc::new(self.make_folder(target)?);
+        self.batch.keep_folder(above, &beside);
+        Ok(beside)
     }
 
     /// Whether a file was changed after the conflicts were looked for. Its ctime alone
     /// does not say so: it moves when we take another name of the file away.
-    fn is_somebody_elses(&self, found: &Stat, entry: &Entry) -> bool {
+    fn is_somebody_elses(&self, found: &Stat, wanted: Option<Stat>) -> bool {
         let later = |since| is_after(found.mtime, since) && is_after(found.ctime, since);
-        let same = entry.stat.is_some_and(|wanted| is_same(&wanted, found));
+        let same = wanted.is_some_and(|wanted| is_same(&wanted, found));
         found.kind() != Kind::Dir && !same && self.since.is_some_and(later)
     }
 
-    /// Makes an object that is no directory, and puts it on disk.
+    /// Makes an object that is no directory, and sees to it that it comes to disk before
+    /// anything that waits gets its place.
     fn make(
         &mut self,
         from: &Spot,
@@ -222,7 +296,11 @@ impl<'a> Carrying<'a> {
         let made = Spot::at(to.clone(), name.clone());
         Wanted::read(from, self.ownership)?.put_on(&made)?;
         if stat.kind() == Kind::File {
-            file::sync(made.open(OFlags::RDONLY | OFlags::NONBLOCK)?.as_fd(), false)?;
+            let file = made.open(OFlags::RDONLY | OFlags::NONBLOCK)?;
+            self.batch.sync_later(path, file, stat.size);
+            if growing.is_some() {
+                self.batch.sync_if_full()?;
+            }
         }
         if stat.nlink > 1 {
             let placed = Placed {
@@ -351,39 +429,6 @@ impl<'a> Carrying<'a> {
             tree::remove(&fd, &name)?;
         }
         dir::rmdir(parent.as_fd(), &self.folder)
-    }
-}
-
-impl Beside {
-    /// Renames what was made into its place.
-    fn give_place(&self, name: &Name, is_there: Option<Kind>) -> Result<()> {
-        let (new, place) = ((self.fd.as_fd(), NEW), (self.parent.as_fd(), &name[..]));
-        let new_is_dir = dir::probe(self.fd.as_fd(), NEW)?.ok_or(Errno::EIO)?.kind() == Kind::Dir;
-        let simple = match is_there {
-            None => Some(Rename::NoReplace),
-            Some(kind) if kind != Kind::Dir && !new_is_dir => Some(Rename::Replace),
-            // One of them is a directory: neither replaces the other at once.
-            Some(_) => None,
-        };
-        if let Some(how) = simple {
-            return dir::rename(new, place, how);
-        }
-        match dir::rename(new, place, Rename::Exchange) {
-            Ok(()) => return tree::remove(&self.fd, NEW),
-            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => {}
-            Err(e) => return Err(e),
-        }
-        // A file system without: for a moment there is nothing.
-        dir::rename(place, (self.fd.as_fd(), OLD), Rename::NoReplace)?;
-        dir::rename(new, place, Rename::NoReplace)?;
-        tree::remove(&self.fd, OLD)
-    }
-
-    /// Takes a directory away: its name at once.
-    fn away(&self, name: &Name) -> Result<()> {
-        let place = (self.parent.as_fd(), &name[..]);
-        dir::rename(place, (self.fd.as_fd(), OLD), Rename::NoReplace)?;
-        tree::remove(&self.fd, OLD)
     }
 }
 

@@ -6,7 +6,7 @@
 //! | 1 | changes that lean on what lies below (moved directories, metadata alone, names that only the index leads to) are made to stand alone | the same workspace |
 //! | 2 | conflicts are looked for: any, and nothing is done | the same |
 //! | 3 | what is going to be done is written down (`apply.json`) | an apply to be ended |
-//! | 4 | each object is written beside its place and renamed into it (`carry.rs`) | the same; each path is as before or as after |
+//! | 4 | each object is written beside its place and renamed into it (`carry.rs`), many at a time (`batch.rs`) | the same; each path is as before or as after |
 //! | 5 | the directory's file system is synced | the same |
 //! | 6 | what was applied leaves the upper | the same |
 //! | 7 | `apply.json` goes | the workspace without those changes |
@@ -22,6 +22,7 @@
 //! The clock is this machine's: of a network file system with a clock of its own it
 //! is not said that all conflicts are found.
 
+mod batch;
 mod carry;
 mod changes;
 mod conflict;

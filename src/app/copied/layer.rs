@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 
-use crate::archive::SideRecords;
+use crate::archive::{SideRecord, SideRecords};
+use crate::layer::disguise::Disguise;
 use crate::layer::mark::{dot_wh_name, is_dot_wh};
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
@@ -62,7 +63,12 @@ pub fn commit(store: &Store, taken: &Taken, new: &NewLayer, how: How) -> Outcome
             "wait until what works in it is done, then try again",
         ));
     }
-    let content = content::measure(growing.tree(), &growing.path(), &records)?;
+    let content = content::measure(
+        growing.tree(),
+        &growing.path(),
+        &records,
+        &content::kept(owners),
+    )?;
     let parents = match how {
         How::Changes => stack::parents(&taken.record.lowers),
         How::Squash => Parents::default(),
@@ -250,12 +256,28 @@ impl Writing<'_> {
         self.links.note(&found.stat, &to, name)
     }
 
-    /// A symlink can carry no xattr: its owner is recorded beside the tree.
+    /// A symlink can carry no xattr, and a device may not be made: what they are is
+    /// recorded beside the tree.
     fn record(&mut self, path: &[Name], shown: &Stat) {
-        if self.owners == Owners::Disguised && shown.kind() == Kind::Symlink {
-            let record = side::of_symlink(joined(path), shown.uid, shown.gid);
-            record.into_iter().for_each(|r| self.records.insert(r));
-        }
+        let record = match (self.owners, shown.kind()) {
+            (Owners::Disguised, Kind::Symlink) => {
+                side::of_symlink(joined(path), shown.uid, shown.gid)
+            }
+            (Owners::Real, Kind::Char | Kind::Block) if !process::may_make_devices() => {
+                Some(SideRecord {
+                    path: joined(path),
+                    what: Disguise::of(shown),
+                })
+            }
+            _ => None,
+        };
+        record.into_iter().for_each(|r| self.records.insert(r));
+    }
+
+    /// Whether an empty file stands for an object.
+    fn stands_in(&self, kind: Kind) -> bool {
+        let device = matches!(kind, Kind::Char | Kind::Block);
+        self.owners == Owners::Disguised || device && !process::may_make_devices()
     }
 
     fn make(&self, path: &[Name], shown: &Stat, to: &Arc<OwnedFd>, name: &Name) -> Result<()> {
@@ -268,9 +290,7 @@ impl Writing<'_> {
                 copy::clone_data(data.as_fd(), file.as_fd(), shown.size)
             }
             Kind::Symlink => dir::symlink(&from.read_link()?, to.as_fd(), name),
-            _ if self.owners == Owners::Disguised => {
-                dir::create_file(to.as_fd(), name, 0o600).map(drop)
-            }
+            kind if self.stands_in(kind) => dir::create_file(to.as_fd(), name, 0o600).map(drop),
             kind => dir::mknod(to.as_fd(), name, kind.mode_bits() | 0o600, shown.rdev),
         }
     }

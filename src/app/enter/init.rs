@@ -40,7 +40,7 @@ pub(super) fn begin(at: &Path, entry: &Entry, job: &Job, tell: &mut Tell) -> ! {
     namespace::close_own(&[tell.number()]);
     match process::fork() {
         Ok(Fork::Child) => {
-            let (code, failure) = execute(job);
+            let (code, failure) = execute(job, Takes::of(job.user));
             tell.not_run(code, failure);
             process::leave(i32::from(code))
         }
@@ -180,7 +180,7 @@ fn own_proc(root: &OwnedFd) -> Outcome<()> {
 }
 
 /// Becomes the command. Returns where that fails: the exit code, and why.
-fn execute(job: &Job) -> (u8, Failure) {
+pub(super) fn execute(job: &Job, takes: Takes) -> (u8, Failure) {
     let cannot = |failure| (CANNOT, failure);
     if let Err(e) = places::go_to(&job.directory) {
         return cannot(Failure::system(
@@ -191,7 +191,7 @@ fn execute(job: &Job) -> (u8, Failure) {
     }
     let mut command = Command::new(&job.program);
     command.args(&job.args).envs(job.env.iter().cloned());
-    if let Err(failure) = become_user(&mut command, job.user) {
+    if let Err(failure) = become_user(&mut command, takes) {
         return cannot(failure);
     }
     relay::release();
@@ -224,19 +224,42 @@ fn is_in_path(job: &Job) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(&job.program).exists())
 }
 
-fn become_user(command: &mut Command, user: User) -> Outcome<()> {
-    let (uid, gid) = match user {
-        User::AsItComes => return Ok(()),
-        User::Ids(uid, gid) => (uid, gid),
+/// How the ids of a command are taken on. Asked for where /proc can be seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Takes {
+    /// They are this process's own.
+    Nothing,
+    /// These are known in this user namespace.
+    Known(u32, u32),
+    /// These are not: they are new names of the caller's, in a namespace of their own.
+    Names(u32, u32),
+}
+
+impl Takes {
+    pub(super) fn of(user: User) -> Takes {
+        match user {
+            User::AsItComes => Takes::Nothing,
+            User::Ids(uid, gid) if (uid, gid) == process::effective_ids() => Takes::Nothing,
+            User::Ids(uid, gid) => {
+                let known = namespace::is_mapped(MAPS.0, uid) && namespace::is_mapped(MAPS.1, gid);
+                match known {
+                    true => Takes::Known(uid, gid),
+                    false => Takes::Names(uid, gid),
+                }
+            }
+        }
+    }
+}
+
+fn become_user(command: &mut Command, takes: Takes) -> Outcome<()> {
+    let (uid, gid) = match takes {
+        Takes::Nothing => return Ok(()),
+        Takes::Known(uid, gid) => {
+            command.uid(uid).gid(gid);
+            return Ok(());
+        }
+        Takes::Names(uid, gid) => (uid, gid),
     };
-    if (uid, gid) == process::effective_ids() {
-        return Ok(());
-    }
-    if namespace::is_mapped(MAPS.0, uid) && namespace::is_mapped(MAPS.1, gid) {
-        command.uid(uid).gid(gid);
-        return Ok(());
-    }
-    // Only the caller's ids are known: they get other names.
     process::enter_user_namespace_as((uid, gid)).map_err(|why| {
         Failure::new(
             FailureKind::General,

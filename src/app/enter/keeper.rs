@@ -46,6 +46,7 @@ fn work(plan: Plan<'_>, tell: &mut Tell) -> Outcome<u8> {
         job,
     } = plan;
     places::make_own().map_err(|e| {
+        tell.no_namespaces();
         let why = crate::store::failure::reason(e);
         Failure::new(
             FailureKind::Mount,
@@ -57,7 +58,7 @@ fn work(plan: Plan<'_>, tell: &mut Tell) -> Outcome<u8> {
     let own_proc = dir::open_root(Path::new("/proc")).and_then(|at| places::proc(&at));
     crate::sys::best_effort("mount /proc for the daemon", own_proc);
     let (at, hidden) = match tree {
-        Tree::There(path) => (path, false),
+        Tree::There(path) | Tree::Plain(path) => (path, false),
         Tree::Hidden(mut record, lock) => {
             record.mountpoint = store.workspace_path(&record.name).join("merged");
             for warning in live::mount(store, &record)? {
@@ -95,7 +96,10 @@ fn within(at: &Path, entry: &Entry, job: &super::Job, tell: &mut Tell) -> Outcom
             places::forget_others(at);
             Ok(relay::until_end(init))
         }
-        Err(e) => Err(failed(e)),
+        Err(e) => {
+            tell.no_namespaces();
+            Err(failed(e))
+        }
     };
     places::take_away(made);
     ended

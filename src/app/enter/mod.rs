@@ -19,9 +19,13 @@
 //! the keeper lets go of copies of FUSE mounts, whose daemons else could not end. An
 //! ordinary user's keeper may not, and a command over a directory is to see them.
 //!
+//! Where namespaces cannot be had a plain tree is entered by chroot(2) alone:
+//! `chrooted.rs`. Where a mount was asked for that is never done.
+//!
 //! No lock of the store is held while the command runs: the daemon's lock on the
 //! upper says that the workspace is in use.
 
+mod chrooted;
 mod init;
 mod keeper;
 mod tell;
@@ -34,14 +38,17 @@ use crate::store::failure::{Failure, FailureKind};
 use crate::store::lock::Lock;
 use crate::store::record::WorkspaceRecord;
 use crate::sys::namespace::{self, Own};
-use crate::sys::process::{self, Fork};
-use crate::sys::{Errno, relay, signal};
+use crate::sys::process::{self, ByteWriter, Fork};
+use crate::sys::relay::{self, Pid};
+use crate::sys::{Errno, signal};
 
 /// Where the tree is.
 #[derive(Debug)]
 pub enum Tree {
-    /// There, for all to see: mounted already, or a plain tree.
+    /// There, for all to see: mounted already.
     There(PathBuf),
+    /// A plain tree, which nobody mounts: where no namespace can be had, chroot(2) will do.
+    Plain(PathBuf),
     /// In this workspace, which is mounted where only the command sees it. Its lock
     /// is given up once it is.
     Hidden(Box<WorkspaceRecord>, Lock),
@@ -159,19 +166,32 @@ struct Plan<'a> {
     job: Job,
 }
 
+/// Why a command was not run in namespaces.
+enum Hindered {
+    /// There are none that are of use; nothing was done.
+    NoNamespaces(Failure),
+    /// Something else.
+    Otherwise(NotRun),
+}
+
+impl<T: Into<NotRun>> From<T> for Hindered {
+    fn from(why: T) -> Hindered {
+        Hindered::Otherwise(why.into())
+    }
+}
+
 /// Runs a command in a tree and waits for its end. For a process with one thread.
 pub fn run(store: &Store, tree: Tree, entry: Entry, job: Job) -> Result<Ended, NotRun> {
-    let no_process = |e: Errno| {
-        let what = format!(
-            "no process could be made: {}",
-            crate::store::failure::reason(e)
-        );
-        Failure::new(
-            FailureKind::General,
-            what,
-            "the limit of processes may be reached",
-        )
-    };
+    let instead = chrooted::Chrooted::of(&tree, &entry, &job);
+    match (in_namespaces(store, tree, entry, job), instead) {
+        (Ok(ended), _) => Ok(ended),
+        (Err(Hindered::NoNamespaces(why)), Some(instead)) => instead.run(why),
+        (Err(Hindered::NoNamespaces(why)), None) => Err(why.into()),
+        (Err(Hindered::Otherwise(why)), _) => Err(why),
+    }
+}
+
+fn in_namespaces(store: &Store, tree: Tree, entry: Entry, job: Job) -> Result<Ended, Hindered> {
     let own = match process::may_mount() {
         true => Own::MountsAndProcesses,
         false => Own::UsersToo,
@@ -180,17 +200,15 @@ pub fn run(store: &Store, tree: Tree, entry: Entry, job: Job) -> Result<Ended, N
         Ids::Subordinate => namespace::subordinates(),
         Ids::CallersOnly => None,
     };
-    let (mut heard, tell) = tell::channel().map_err(no_process)?;
-    let (go, mut may_go) = process::byte_pipe().map_err(no_process)?;
+    let (heard, tell) = tell::channel().map_err(no_process)?;
+    let (go, may_go) = process::byte_pipe().map_err(no_process)?;
     let plan = Plan {
         store,
         tree,
         entry,
         job,
     };
-    // A caller that ignores SIGCHLD would take the exit codes from us.
-    signal::restore_child_signal();
-    relay::hold();
+    prepare_to_attend();
     let keeper = match namespace::fork_into(own) {
         Ok(Fork::Child) => {
             drop((heard, may_go));
@@ -199,7 +217,7 @@ pub fn run(store: &Store, tree: Tree, entry: Entry, job: Job) -> Result<Ended, N
         Ok(Fork::Parent(pid)) => pid,
         Err(e) => {
             relay::release();
-            return Err(no_namespaces(own, e).into());
+            return Err(Hindered::NoNamespaces(no_namespaces(own, e)));
         }
     };
     // The keeper has its own copies: of the lock, which it gives up, and of the pipes.
@@ -209,16 +227,41 @@ pub fn run(store: &Store, tree: Tree, entry: Entry, job: Job) -> Result<Ended, N
     {
         relay::kill(keeper);
         relay::release();
-        return Err(no_namespaces(own, e).into());
+        return Err(Hindered::NoNamespaces(no_namespaces(own, e)));
     }
+    attend(keeper, may_go, heard)
+}
+
+fn no_process(e: Errno) -> Failure {
+    let what = format!(
+        "no process could be made: {}",
+        crate::store::failure::reason(e)
+    );
+    Failure::new(
+        FailureKind::General,
+        what,
+        "the limit of processes may be reached",
+    )
+}
+
+/// Before a process is made that is to be waited for with [`attend`].
+fn prepare_to_attend() {
+    // A caller that ignores SIGCHLD would take the exit codes from us.
+    signal::restore_child_signal();
+    relay::hold();
+}
+
+/// Lets the process below begin, passes signals on to it, and hears how it ended.
+fn attend(below: Pid, mut may_go: ByteWriter, mut heard: tell::Heard) -> Result<Ended, Hindered> {
     if !may_go.tell(1) {
-        tracing::debug!("the keeper is gone already");
+        tracing::debug!("the process below is gone already");
     }
-    let code = relay::until_end(keeper);
+    let code = relay::until_end(below);
     relay::release();
     let told = heard.all();
     match told.not_run {
-        Some(why) => Err(why),
+        Some(why) if told.no_namespaces => Err(Hindered::NoNamespaces(why.failure)),
+        Some(why) => Err(why.into()),
         None => Ok(Ended {
             code,
             warnings: told.warnings,

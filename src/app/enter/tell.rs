@@ -16,7 +16,12 @@ const MOST: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
     Warning(String),
-    NotRun { code: u8, failure: Failure },
+    /// Nothing can be mounted in the namespaces that were had; why is told next.
+    NoNamespaces,
+    NotRun {
+        code: u8,
+        failure: Failure,
+    },
 }
 
 /// Two ends.
@@ -41,6 +46,8 @@ pub(super) struct Heard(File);
 pub(super) struct Told {
     pub(super) warnings: Vec<String>,
     pub(super) not_run: Option<NotRun>,
+    /// Whether that is for want of namespaces.
+    pub(super) no_namespaces: bool,
 }
 
 impl Tell {
@@ -50,6 +57,11 @@ impl Tell {
 
     pub(super) fn warn(&mut self, sentence: String) {
         self.line(&Line::Warning(sentence));
+    }
+
+    /// That what fails next does so for want of namespaces.
+    pub(super) fn no_namespaces(&mut self) {
+        self.line(&Line::NoNamespaces);
     }
 
     /// That the command was not run, because of us.
@@ -85,6 +97,7 @@ impl Heard {
         for line in text.split(|b| *b == b'\n').filter(|l| !l.is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(Line::Warning(sentence)) => told.warnings.push(sentence),
+                Ok(Line::NoNamespaces) => told.no_namespaces = true,
                 Ok(Line::NotRun { code, failure }) => {
                     // What was told first is the cause.
                     told.not_run.get_or_insert(NotRun { code, failure });

@@ -36,10 +36,10 @@ use super::encode::{self, Head};
 use super::error::{For, Result};
 use super::output::{Compress, Output, with_output};
 use super::owners::Owners;
-use super::records::SideRecords;
 use super::trail::Trail;
 use super::unpack::EMPTY;
 use crate::digest::Digest;
+use crate::layer::records::SideRecords;
 use crate::sys::{ObjectId, Spot, Timespec, file};
 use listing::Listing;
 

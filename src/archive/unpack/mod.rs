@@ -44,9 +44,9 @@ use super::limits::{BLOCK, ENTRIES_MAX};
 use super::owners::Owners;
 use super::path::{Target, classify};
 use super::reader::{Entry, EntryKind, Reader};
-use super::records::SideRecords;
 use super::trail::Trail;
 use crate::layer::acl;
+use crate::layer::records::SideRecords;
 #[cfg(doc)]
 use crate::layer::reserved;
 use crate::sys::probe::{self, WhiteoutKind};

@@ -1,7 +1,8 @@
 //! `acetate mount`, and the same by other names.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::app::mount::{Report, Request, Stay, mount};
@@ -16,8 +17,10 @@ use crate::cli::options::{Meaning, Reader, features};
 pub fn run(args: MountArgs) -> ExitCode {
     let (stay, verbosity) = stay_and_verbosity(args.foreground, args.debug);
     let mountpoint = args.mountpoint.clone();
-    let meaning = match own_meaning(args).and_then(with_environment) {
-        Ok(meaning) => meaning,
+    let beside = side_records(&args.side_records);
+    let meaning = own_meaning(args).and_then(with_environment);
+    let (meaning, beside) = match meaning.and_then(|m| Ok((m, beside?))) {
+        Ok(both) => both,
         Err(usage) => {
             failure::print("acetate", &usage.what, &usage.hint);
             return ExitCode::from(Codes::Own.usage());
@@ -34,6 +37,7 @@ pub fn run(args: MountArgs) -> ExitCode {
         stay,
         namespace: None,
         fence: meaning.fence,
+        beside,
     };
     ExitCode::from(mount(
         request,
@@ -60,6 +64,7 @@ fn own_meaning(args: MountArgs) -> Result<Meaning, Usage> {
     let lowers = args.lower.into_iter().map(|path| LowerArg {
         path,
         data_only: false,
+        beside: None,
     });
     meaning.options.lowers.extend(lowers);
     meaning.options.upper = args.upper.or(meaning.options.upper);
@@ -69,6 +74,24 @@ fn own_meaning(args: MountArgs) -> Result<Meaning, Usage> {
         meaning.hidden = meaning.hidden.and(hidden);
     }
     Ok(meaning)
+}
+
+/// Words `N=FILE`, N from 1.
+fn side_records(words: &[OsString]) -> Result<Vec<(usize, PathBuf)>, Usage> {
+    let one = |word: &OsString| {
+        let bytes = word.as_bytes();
+        let at = bytes.iter().position(|b| *b == b'=')?;
+        let number: usize = std::str::from_utf8(bytes.get(..at)?).ok()?.parse().ok()?;
+        let path = PathBuf::from(OsStr::from_bytes(bytes.get(at + 1..)?));
+        Some((number.checked_sub(1)?, path))
+    };
+    let read = words.iter().map(one).collect::<Option<Vec<_>>>();
+    read.ok_or_else(|| {
+        Usage::new(
+            "--side-records is malformed",
+            "write --side-records N=FILE for the N-th lower layer",
+        )
+    })
 }
 
 /// `ACETATE_KERNEL_FEATURES`, on top of what the command line hides.
@@ -119,6 +142,7 @@ pub fn run_compat(dialect: Dialect, call: MountCall) -> ExitCode {
         stay,
         namespace: call.namespace,
         fence: meaning.fence,
+        beside: Vec::new(),
     };
     ExitCode::from(mount(request, &terminal))
 }

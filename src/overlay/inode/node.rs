@@ -45,6 +45,17 @@ impl Place {
         out.reverse();
         out
     }
+
+    /// The path of a name in here, as side records have it.
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        let mut path = Vec::new();
+        for part in self.components() {
+            path.extend_from_slice(&part);
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        path
+    }
 }
 
 impl Drop for Place {

@@ -105,7 +105,18 @@ impl Overlay {
                 return Ok(d.apply(s));
             }
         }
-        Ok(*s)
+        Ok(self.beside(node, s).map_or(*s, |d| d.apply(s)))
+    }
+
+    /// What a side record says of a lower object.
+    fn beside(&self, node: &Node, disk: &Stat) -> Option<disguise::Disguise> {
+        if node.is_upper() {
+            return None;
+        }
+        let lowers = node.lowers.read();
+        let top = lowers.first()?;
+        let table = self.stack.layer(top.layer).ok()?.beside.as_ref()?;
+        table.what(&top.parent.as_ref()?.path_of(&top.name), disk)
     }
 
     /// Changes attributes; the new ones.

@@ -10,7 +10,7 @@ use crate::layer::{Layer, UPPER, disguise};
 use crate::overlay::Overlay;
 use crate::overlay::figures::Count;
 use crate::overlay::inode::locate;
-use crate::overlay::inode::node::Node;
+use crate::overlay::inode::node::{Node, Place};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::listing::{Item, Listing, cookie};
 use crate::sys::dir::{self, Dirent};
@@ -27,6 +27,8 @@ struct Merge<'a> {
 struct Part<'a> {
     layer: &'a Layer,
     dir: Arc<std::os::fd::OwnedFd>,
+    /// Where it is in a lower.
+    place: Option<&'a Place>,
     xattr_whiteouts: bool,
     /// Entries may show the number of what they were copied up from.
     origins: bool,
@@ -95,6 +97,7 @@ impl Overlay {
             m.part(&Part {
                 layer: &upper.layer,
                 dir: locate::upper_dir(&self.fds, &upper.layer, node)?,
+                place: None,
                 xattr_whiteouts: self.xattr_whiteouts(node),
                 origins: d.impure.load(Ordering::Acquire),
                 below: !lowers.is_empty(),
@@ -108,6 +111,7 @@ impl Overlay {
             m.part(&Part {
                 layer,
                 dir: locate::lower_dir(&self.fds, layer, place)?,
+                place: Some(place),
                 xattr_whiteouts: spot.xattr_whiteouts,
                 origins: false,
                 below: i + 1 < lowers.len(),
@@ -195,6 +199,7 @@ impl Merge<'_> {
         }
         let kind = marks
             .disguise
+            .or_else(|| part.beside(&e.name))
             .filter(|_| hinted)
             .and_then(|d| d.kind)
             .filter(|k| *k != Kind::Dir)
@@ -204,6 +209,16 @@ impl Merge<'_> {
             .and_then(|o| self.overlay.origin_number(&o))
             .unwrap_or(own);
         Ok(Seen::Object(number, kind))
+    }
+}
+
+impl Part<'_> {
+    /// What a side record says of a file in here.
+    fn beside(&self, name: &[u8]) -> Option<disguise::Disguise> {
+        let table = self.layer.beside.as_ref()?;
+        let path = self.place?.path_of(name);
+        let disk = dir::probe(self.dir.as_fd(), name).ok().flatten()?;
+        table.what(&path, &disk)
     }
 }
 

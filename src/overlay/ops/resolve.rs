@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::found::{Found, UpperPart};
+use crate::layer::disguise::Disguise;
 use crate::layer::mark::{Marks, Opaque, Origin};
 use crate::layer::{LayerId, Object, Probe, UPPER};
 use crate::overlay::Overlay;
@@ -88,6 +89,9 @@ impl Walk<'_> {
     fn take(&mut self, layer: LayerId, mut o: Object, place: Option<LowerPlace>) -> Step {
         o.mount_point |=
             place.is_some() && self.overlay.settings.traps.contains(&ObjectId::of(&o.stat));
+        if let (None, Some(p)) = (&o.marks.disguise, &place) {
+            o.marks.disguise = self.beside(layer, p, &o);
+        }
         let stat = self.overlay.undisguise(layer, &o.stat, &o.marks);
         let kind = stat.kind();
         let (verdict, step) = self.resolver.object(kind, &o.marks);
@@ -134,6 +138,13 @@ impl Walk<'_> {
         } else {
             step
         }
+    }
+
+    /// What a side record of the layer says of an object in it.
+    fn beside(&self, layer: LayerId, place: &LowerPlace, o: &Object) -> Option<Disguise> {
+        let layer = self.overlay.stack.layer(layer).ok()?;
+        let table = layer.beside.as_ref()?;
+        table.what(&place.parent.path_of(&place.name), &o.stat)
     }
 
     fn lowers(&mut self) -> Result<()> {

@@ -1,4 +1,10 @@
 //! Extended attributes and POSIX ACLs.
+//!
+//! ACLs that a layer records under a disguised name
+//! (`user.containers.override_system.posix_acl_access`) are not shown: the kernel asks for
+//! an ACL to decide with it, so what is shown must also be kept up to date by chmod and
+//! handed on by a default ACL to what is made, under that name, where the disk does
+//! neither. Exports, commits and written-out trees have them.
 
 use std::borrow::Cow;
 use std::sync::Arc;

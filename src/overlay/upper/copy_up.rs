@@ -57,6 +57,9 @@ impl Upper {
         // them; capabilities are dropped by chown, so owner comes first.
         let fresh = spot.stat()?;
         self.set_owner_and_mode(&spot, &fresh, &Disguise::of(src.stat))?;
+        if kind == Kind::Symlink {
+            self.give_symlink(&spot, Some(src.stat.uid), Some(src.stat.gid));
+        }
         self.copy_xattrs(src.spot, &spot)?;
         if let Some(v) = src.origin.and_then(Origin::encode) {
             best_effort("note an origin", self.set_mark(&spot, "origin", &v));

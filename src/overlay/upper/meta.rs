@@ -11,7 +11,7 @@ use crate::layer::disguise::{self, Disguise, SECURITY_OVERRIDE, USER_OVERRIDE};
 use crate::layer::{acl, reserved};
 use crate::overlay::options::XattrPermissions;
 use crate::sys::stat::SetTime;
-use crate::sys::{Errno, Kind, Result, Spot, Stat, xattr};
+use crate::sys::{Errno, Kind, Result, Spot, Stat, best_effort, xattr};
 
 impl Upper {
     /// The xattr that owner and mode are written to; `None` where they are real.
@@ -50,6 +50,15 @@ impl Upper {
         Ok(())
     }
 
+    /// A symlink can carry no `user.` xattr: its owner is the real one, where this
+    /// process may give it away, and else stays the mounter's. Does nothing where
+    /// owners are not kept in that xattr.
+    pub fn give_symlink(&self, spot: &Spot, uid: Option<u32>, gid: Option<u32>) {
+        if self.disguise == Some(XattrPermissions::User) && (uid.is_some() || gid.is_some()) {
+            best_effort("give a symlink away", spot.chown(uid, gid));
+        }
+    }
+
     /// Changes owner, group or mode of an object; `now` is how the view's disk
     /// side has it (undisguised).
     pub fn change(
@@ -62,6 +71,7 @@ impl Upper {
     ) -> Result<()> {
         if let Some(name) = self.override_name() {
             if now.kind() == Kind::Symlink && self.disguise == Some(XattrPermissions::User) {
+                self.give_symlink(spot, uid, gid);
                 return Ok(());
             }
             let mut d = Disguise::of(now);

@@ -4,13 +4,20 @@
 //! mode, type and numbers stand in records, one a line, in the order of their paths:
 //! `UID:GID:MODE:TYPE PATH`, the first word as in `user.containers.override_stat`
 //! (mount-program contract 2.3), the path with `%`, `=` and what is no
-//! printable ASCII as `%XX`. The store keeps the lines with the layer; [`super::pack()`]
-//! takes them back.
+//! printable ASCII as `%XX`. The store keeps the lines with the layer; `archive::pack`
+//! takes them back, and a mount that is given them shows them ([`SideTable`]).
+//!
+//! What an upper cannot hold: copied up (chown, rename, link, …) a symlink keeps the shown
+//! owner where the daemon may give it away; an ordinary user's becomes the user's own,
+//! as no `user.` xattr can stand on it and the upper has no records. A device becomes an
+//! empty file with an xattr, and keeps all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::layer::disguise::Disguise;
 use crate::layer::escape;
+use crate::sys::{Kind, Stat};
 
 /// What one object of a layer really is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +62,7 @@ impl SideRecords {
     }
 
     /// Forgets a path and all below it.
-    pub(super) fn forget(&mut self, path: &[u8]) {
+    pub(crate) fn forget(&mut self, path: &[u8]) {
         if self.0.is_empty() {
             return;
         }
@@ -105,10 +112,51 @@ impl SideRecords {
     }
 }
 
+/// What a mount shows of one lower's objects that its files cannot say.
+///
+/// Asked by the object's path in its own layer, which no rename in the view changes.
+/// Directories have no records there: they carry xattrs.
+#[derive(Debug, Clone)]
+pub struct SideTable {
+    records: Arc<SideRecords>,
+    /// Owners of the layer stand in xattrs: a symlink without a record is root's.
+    rest_is_roots: bool,
+}
+
+impl SideTable {
+    /// Of a layer whose root says in an xattr that owners stand there, or does not.
+    pub fn new(records: Arc<SideRecords>, owners_in_xattrs: bool) -> SideTable {
+        SideTable {
+            records,
+            rest_is_roots: owners_in_xattrs,
+        }
+    }
+
+    /// What an object without an override xattr really is; `disk` is how it is on disk.
+    /// A record of something else than stands there counts for nothing.
+    pub fn what(&self, path: &[u8], disk: &Stat) -> Option<Disguise> {
+        let found = self.records.get(path).filter(|what| match disk.kind() {
+            Kind::Dir => false,
+            // An empty file stands for a device that could not be made.
+            Kind::File => !matches!(what.kind, Some(Kind::Dir | Kind::Symlink)),
+            kind => what.kind == Some(kind),
+        });
+        let roots = || {
+            (self.rest_is_roots && disk.kind() == Kind::Symlink).then_some(Disguise {
+                uid: 0,
+                gid: 0,
+                mode: 0o777,
+                kind: Some(Kind::Symlink),
+                rdev: (0, 0),
+            })
+        };
+        found.or_else(roots)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Kind;
 
     fn record(path: &[u8], kind: Kind) -> SideRecord {
         SideRecord {
