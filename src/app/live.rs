@@ -151,6 +151,11 @@ fn options(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<OsString>> {
         options.push("xattr_permissions=2".into());
     }
     options.extend(record.options.iter().map(OsString::from));
+    if record.kind == WorkspaceKind::Overlay {
+        // Whatever was asked for: after a SIGKILL of the daemon, files that are open so
+        // could still be written in what has become a layer.
+        options.push("passthrough=off".into());
+    }
     // Last, so that it counts: it is how the mount is found again.
     let mut source = b"fsname=".to_vec();
     for byte in source_of(store, &record.name).as_os_str().as_bytes() {

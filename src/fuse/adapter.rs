@@ -101,6 +101,7 @@ impl Adapter {
             old: OldAttributes::default(),
             ttl,
             forgotten: AtomicUsize::new(0),
+            looking_again: AtomicBool::new(false),
         };
         Adapter {
             shared: Arc::new(shared),
@@ -140,7 +141,8 @@ impl Adapter {
             return InitFlags::empty();
         }
         self.shared.passthrough.get_or_init(Passthrough::default);
-        InitFlags::FUSE_PASSTHROUGH
+        // An open that empties a lower file says so: nothing of it is copied up.
+        InitFlags::FUSE_PASSTHROUGH | (InitFlags::FUSE_ATOMIC_O_TRUNC & offered)
     }
 
     /// Serves a request here, or on a worker where it may take long.
@@ -289,12 +291,12 @@ impl Filesystem for Adapter {
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         let _serving = self.shared.serving(Op::Forget);
         let gone = self.shared.overlay.forget(ino.0, nlookup);
-        if let (1.., Some(files)) = (gone, self.shared.passthrough.get()) {
-            files.forgotten(ino.0);
-        }
         if self.shared.forgotten(gone) {
             let shared = self.shared.clone();
             self.shared.workers.run(move || shared.overlay.trim());
+        }
+        if self.shared.overlay.has_missed() {
+            self.shared.look_again();
         }
     }
 
@@ -543,7 +545,7 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let serving = self.shared.serving(Op::Open);
         if self.no_open {
             return reply.error(errno(Errno::ENOSYS));
@@ -553,12 +555,21 @@ impl Filesystem for Adapter {
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         };
         let wanted = Wanted::of(flags);
-        if wanted == Wanted::Read {
+        if !wanted.writes() && !wanted.empties() {
             return self.shared.open_through(&node, wanted, reply);
         }
-        let long = self.shared.overlay.copy_is_long(&node, Need::Data);
+        let need = match wanted.empties() {
+            true => Need::Empty,
+            false => Need::Data,
+        };
+        let long = self.shared.overlay.copy_is_long(&node, need);
+        let who = caller(req);
         self.change(serving, long, reply, move |s, reply| {
-            match s.overlay.ensure_upper(&node, Need::Data) {
+            let ready = match need {
+                Need::Empty => s.overlay.setattr(&node, &Change::EMPTY, who).map(drop),
+                _ => s.overlay.ensure_upper(&node, need),
+            };
+            match ready {
                 Ok(()) => s.open_through(&node, wanted, reply),
                 Err(e) => reply.error(errno(e)),
             }
@@ -666,7 +677,7 @@ impl Filesystem for Adapter {
         if let Some(files) = self.shared.passthrough.get() {
             let wanted = Wanted::of(flags);
             files.closed(ino.0, wanted);
-            if wanted == Wanted::Write {
+            if wanted.writes() {
                 self.shared.old.of(ino);
             }
         }

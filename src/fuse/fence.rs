@@ -42,7 +42,7 @@ use parking_lot::Mutex;
 
 use crate::overlay::Overlay;
 use crate::sys::fence::caps;
-use crate::sys::fence::paths::{Access, Paths};
+use crate::sys::fence::paths::{Access, Paths, Programs};
 use crate::sys::fence::{self, Outcome, calls};
 use crate::sys::{Errno, mountinfo};
 
@@ -100,7 +100,11 @@ fn paths_of(overlay: &Overlay) -> crate::sys::Result<Paths> {
     if processes_are_hidden() {
         return Err(Errno::EOPNOTSUPP);
     }
-    let mut paths = Paths::new()?;
+    let programs = match overlay.passes_through() {
+        true => Programs::Open,
+        false => Programs::Shut,
+    };
+    let mut paths = Paths::new(programs)?;
     for (place, writable) in overlay.places() {
         let access = match writable {
             true => Access::Write,

@@ -17,6 +17,10 @@
 //! - a file of the upper, which is always opened for both: what reads it now and what
 //!   writes it later share one backing file.
 //!
+//! One that is opened for appending is not passed through either, unless it is open so
+//! already: the kernel keeps the flags of its own open, so that a later F_SETFL without
+//! O_APPEND would go on appending (overlayfs has ovl_change_flags(), FUSE nothing).
+//!
 //! A file that is open in the usual way, through the kernel's page cache, stays so
 //! until nobody has it open: the kernel does not mix the two.
 //!
@@ -31,6 +35,14 @@
 //! are old. (A mapping that is written after the file was closed moves mtime unseen.)
 //! Before a write that takes suid away the kernel orders that by a SETATTR of nothing,
 //! and no WRITE follows that would say it again.
+//!
+//! **After a SIGKILL** of this process who has such a file open can still write it: the
+//! kernel needs us no more. So the store's workspaces, whose upper becomes an immutable
+//! layer, are never mounted so (`app::live`); whoever mounts such an upper again by hand
+//! ends those processes first.
+//!
+//! **The fence** lets programs be opened for running (`sys::fence::paths`): the kernel
+//! opens the backing file with our rights.
 //!
 //! # Locks
 //! One entry's of `open`, for as long as a backing file is opened or closed; below it
@@ -64,28 +76,39 @@ struct Open {
 }
 
 /// What a file is opened for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// Reading only.
-    Read,
-    /// Writing, or both.
-    Write,
-}
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted(OpenFlags);
 
 impl Wanted {
     /// What the flags of an OPEN, CREATE or RELEASE say.
     pub(super) fn of(flags: OpenFlags) -> Wanted {
-        match flags.acc_mode() {
-            OpenAccMode::O_RDONLY => Wanted::Read,
-            OpenAccMode::O_WRONLY | OpenAccMode::O_RDWR => Wanted::Write,
-        }
+        Wanted(flags)
+    }
+
+    /// Writing, or both.
+    pub(super) fn writes(self) -> bool {
+        self.0.acc_mode() != OpenAccMode::O_RDONLY
+    }
+
+    /// What it holds is to go, be it opened for reading only.
+    pub(super) fn empties(self) -> bool {
+        self.has(libc::O_TRUNC)
+    }
+
+    fn has(self, flag: i32) -> bool {
+        self.0.0 & flag != 0
     }
 
     fn writers(self) -> u64 {
-        match self {
-            Wanted::Read => 0,
-            Wanted::Write => 1,
-        }
+        u64::from(self.writes())
+    }
+
+    /// Whether the kernel's own open of the backing file would do. It has the flags of
+    /// this one for good: O_APPEND stays although fcntl(2) takes it away later, and
+    /// O_DIRECT is refused where the file system has none.
+    fn fits(self, file: BorrowedFd<'_>) -> bool {
+        let direct = self.has(libc::O_DIRECT);
+        !self.has(libc::O_APPEND) && (!direct || crate::sys::file::takes_direct_io(file))
     }
 }
 
@@ -128,7 +151,7 @@ impl Passthrough {
                 how(&open.backing)
             }
             Slot::Vacant(slot) => {
-                let backing = self.register(overlay, node, register);
+                let backing = self.register(overlay, node, wanted, register);
                 let open = slot.insert(Open {
                     backing,
                     count: 1,
@@ -143,6 +166,7 @@ impl Passthrough {
         &self,
         overlay: &Overlay,
         node: &Arc<Node>,
+        wanted: Wanted,
         register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
     ) -> Option<Arc<BackingId>> {
         if self.refused.load(Ordering::Relaxed) {
@@ -155,6 +179,9 @@ impl Passthrough {
                 return None;
             }
         };
+        if !wanted.fits(file.as_fd()) {
+            return None;
+        }
         match register(file.as_fd()) {
             Ok(id) => Some(Arc::new(id)),
             Err(e) => {
@@ -187,12 +214,6 @@ impl Passthrough {
         let open = self.open.get(&ino);
         open.is_some_and(|o| o.backing.is_some() && o.writers > 0)
     }
-
-    /// The kernel knows the node no more: it has no open file of it either, whatever
-    /// became of the replies.
-    pub(super) fn forgotten(&self, ino: u64) {
-        self.open.remove(&ino);
-    }
 }
 
 /// How an open is answered that goes through the page cache.
@@ -210,7 +231,7 @@ impl Shared {
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         };
         let how = files.opened(&self.overlay, node, wanted, |f| reply.open_backing(f));
-        if matches!((&how, wanted), (How::Through(_), Wanted::Write)) {
+        if wanted.writes() && matches!(how, How::Through(_)) {
             // What the kernel knows of it may be kept for ever, and soon be wrong.
             self.old.of(INodeNo(node.ino));
         }

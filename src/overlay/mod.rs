@@ -177,6 +177,16 @@ impl Overlay {
         self.table.forget(ino, count, self)
     }
 
+    /// Whether nodes are left that the kernel forgot while a request still held them.
+    pub fn has_missed(&self) -> bool {
+        self.table.has_missed()
+    }
+
+    /// Looks again at those; how many nodes went.
+    pub fn retry_missed(&self) -> usize {
+        self.table.retry_missed(self)
+    }
+
     /// Gives memory back to the system after many nodes went.
     pub fn trim(&self) {
         self.table.sweep(self);

@@ -31,6 +31,13 @@ pub fn reads_and_writes(fd: BorrowedFd<'_>) -> Result<bool> {
     Ok(mode == rustix::fs::OFlags::RDWR)
 }
 
+/// Whether the file system of an open file has direct I/O (O_DIRECT).
+pub fn takes_direct_io(fd: BorrowedFd<'_>) -> bool {
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+    let flags = rustix::fs::OFlags::DIRECT | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).is_ok()
+}
+
 /// Writes all of `data` at `offset`; a short count where the disk fills up.
 pub fn write_at(fd: BorrowedFd<'_>, data: &[u8], offset: u64) -> Result<usize> {
     let mut done = 0usize;

@@ -4,10 +4,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::support::counters::requests;
-use super::support::host::kernel_seen;
+use super::support::host::{kernel_seen, require_program};
 use super::support::mapping::Map;
+use super::support::mount::acetate_bin;
 use super::support::story::{as_uid, require_real_root, sh};
 use super::support::{Base, Kind, Layers, Mount, skip};
 
@@ -233,6 +235,133 @@ fn a_write_by_others_takes_suid_away() {
         drop(handed_on);
         mount.unmount();
     }
+}
+
+/// Opening for writing copies the data of a metacopy up, and writes nothing.
+#[test]
+fn an_open_for_writing_keeps_capabilities() {
+    if !can() || !require_program("setfattr") {
+        return;
+    }
+    let layers = layers();
+    let capability =
+        "setfattr -n security.capability -v 0x0100000200200000000000000000000000000000 l0/small";
+    sh(&layers.root, capability).unwrap();
+    let shown = "getfattr --absolute-names -e hex -n security.capability small";
+    for words in ["passthrough=on,metacopy=on", "passthrough=on"] {
+        let mount = Mount::acetate(&layers, words);
+        let before = sh(&layers.merged, shown).unwrap();
+        sh(&layers.merged, "touch -m small; : >>small").unwrap();
+        assert_eq!(sh(&layers.merged, shown).unwrap(), before, "{words}");
+        sh(&layers.merged, "echo >>small").unwrap();
+        assert!(sh(&layers.merged, shown).is_err(), "{words}");
+        mount.unmount();
+        sh(&layers.root, "rm -r upper/* work/*").unwrap();
+    }
+}
+
+/// The kernel opens what it runs with the daemon's rights.
+#[test]
+fn programs_run() {
+    if !can() {
+        return;
+    }
+    let mut layers = layers();
+    let lower = layers.lowers.first().unwrap().clone();
+    sh(
+        &lower,
+        "cp /bin/true lowertrue; printf '#!/bin/sh\nexit 0\n' >script; chmod 755 script",
+    )
+    .unwrap();
+    let run = "./lowertrue; ./script";
+    let mount = Mount::acetate(&layers, "passthrough=on");
+    let own = "cp /bin/true own; ./own; touch lowertrue script; chmod 755 lowertrue script";
+    sh(&layers.merged, &format!("{run}; {own}; {run}")).unwrap();
+    mount.unmount();
+    layers.writable = false;
+    let mount = Mount::acetate(&layers, "passthrough=on");
+    sh(&layers.merged, run).unwrap();
+    mount.unmount();
+}
+
+/// Names forgotten and looked up again by others, while files are opened and closed.
+#[test]
+fn files_that_are_forgotten_meanwhile_can_be_opened() {
+    if !can() {
+        return;
+    }
+    let layers = layers();
+    let mount = Mount::acetate(&layers, "passthrough=on,max_threads=4");
+    for i in 0..20 {
+        fs::write(layers.at(&format!("f{i}")), "content").unwrap();
+    }
+    let end = Instant::now() + Duration::from_secs(3);
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let layers = &layers;
+            scope.spawn(move || {
+                for i in (0..20).cycle().skip(client * 5) {
+                    if Instant::now() > end {
+                        return;
+                    }
+                    let path = layers.at(&format!("f{i}"));
+                    assert_eq!(fs::read(&path).unwrap(), b"content", "f{i}");
+                    drop(OpenOptions::new().write(true).open(&path).unwrap());
+                }
+            });
+        }
+        scope.spawn(|| {
+            while Instant::now() < end {
+                fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+    });
+    mount.unmount();
+}
+
+#[test]
+fn a_file_opened_for_appending_can_be_made_not_to_append() {
+    if !can() {
+        return;
+    }
+    let layers = layers();
+    let mount = Mount::acetate(&layers, "passthrough=on");
+    let path = layers.at("log");
+    let file = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    (&file).write_all(b"0123456789").unwrap();
+    rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::empty()).unwrap();
+    file.write_all_at(b"XX", 0).unwrap();
+    drop(file);
+    assert_eq!(fs::read(&path).unwrap(), b"XX23456789");
+    mount.unmount();
+}
+
+#[test]
+fn an_open_that_empties_a_lower_file_copies_nothing_of_it() {
+    if !can() {
+        return;
+    }
+    let layers = layers();
+    let mount = Mount::acetate(&layers, "passthrough=on");
+    fs::write(layers.at("big"), "new").unwrap();
+    // Opened for reading, and emptied all the same.
+    sh(
+        &layers.merged,
+        "python3 -c 'import os; os.open(\"small\", os.O_RDONLY | os.O_TRUNC)'",
+    )
+    .unwrap();
+    assert_eq!(fs::read(layers.at("big")).unwrap(), b"new");
+    assert_eq!(layers.at("small").metadata().unwrap().len(), 0);
+    let stats = format!("{} stats --format json .", acetate_bin().display());
+    let said = sh(&layers.merged, &stats).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["copy_up_bytes"], 0, "{said}");
+    mount.unmount();
 }
 
 #[test]

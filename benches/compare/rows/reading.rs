@@ -86,6 +86,7 @@ pub fn in_threads(
     let start_line = Barrier::new(shares.len() + 1);
     let (act, line) = (&act, &start_line);
     let (started, done): (Instant, Vec<Outcome<()>>) = std::thread::scope(|scope| {
+        // Taken before they start: on one CPU they may have ended before we go on.
         let runners: Vec<_> = shares
             .iter()
             .map(|share| {
@@ -99,8 +100,8 @@ pub fn in_threads(
                 })
             })
             .collect();
-        line.wait();
         let started = Instant::now();
+        line.wait();
         let dead = || Err(Trouble::Failed("a thread died".into()));
         (
             started,

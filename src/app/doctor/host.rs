@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Check, trial};
-use crate::sys::fence::paths::Paths;
+use crate::sys::fence::paths::{Paths, Programs};
 use crate::sys::fence::{self, Outcome, calls};
 use crate::sys::mount::reason;
 use crate::sys::{fusermount, mount, probe, process};
@@ -252,7 +252,7 @@ pub(super) fn fences() -> Vec<Check> {
     };
     let seccomp = process::in_child(|| up(calls::refuse(false)));
     let landlock = process::in_child(|| {
-        let paths = Paths::new().map_err(reason)?;
+        let paths = Paths::new(Programs::Shut).map_err(reason)?;
         // Without it, only root may enter.
         up(fence::no_new_privileges())?;
         up(paths.enter())

@@ -7,11 +7,11 @@
 
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
 
 use super::identity::ALLOCATED;
 use super::node::Node;
@@ -48,8 +48,8 @@ pub struct Claim {
     pub id: ObjectId,
 }
 
-/// How often a request that is about to end is waited for.
-const MAX_WAITS: usize = 200;
+/// How often others are let go first, so that a request which is about to end ends.
+const TURNS: usize = 16;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -58,6 +58,10 @@ pub struct Table {
     /// Objects whose own number was taken → the number they were given.
     moved: DashMap<Claim, u64>,
     next: AtomicU64,
+    /// Nodes that the kernel has forgotten while a request still held them.
+    missed: Mutex<Vec<u64>>,
+    /// Whether there are any, without the lock.
+    any_missed: AtomicBool,
 }
 
 /// What goes with a node that leaves the table, before its number can go to another.
@@ -200,10 +204,11 @@ impl Table {
 
     /// Takes a node out that the kernel forgot, that no child names as parent
     /// and that no request holds. A request that has answered, and so let the
-    /// kernel forget, may still be about to give its reference up: it is waited
-    /// for. What is missed all the same, [`Table::sweep`] finds.
+    /// kernel forget, may still be about to give its reference up: it is given a few
+    /// turns. On a busy machine its thread may not run for longer, since the client
+    /// that it has woken does; then [`Table::retry_missed`] takes the node.
     fn take_unused(&self, ino: u64, leaving: &impl Leaving) -> Option<Arc<Node>> {
-        for round in 0..MAX_WAITS {
+        for _ in 0..TURNS {
             let unused = |node: &Arc<Node>| {
                 node.nlookup.load(Ordering::Acquire) == 0 && Arc::strong_count(node) == 1
             };
@@ -224,13 +229,30 @@ impl Table {
             if !held {
                 return None;
             }
-            if round < MAX_WAITS / 2 {
-                std::thread::yield_now();
-            } else {
-                std::thread::sleep(Duration::from_micros(20));
-            }
+            std::thread::yield_now();
         }
+        self.missed.lock().push(ino);
+        self.any_missed.store(true, Ordering::Release);
         None
+    }
+
+    /// Whether nodes are left that the kernel has forgotten.
+    pub fn has_missed(&self) -> bool {
+        self.any_missed.load(Ordering::Acquire)
+    }
+
+    /// Looks again at the nodes that a request held when the kernel forgot them; how
+    /// many nodes left the table. Those that are still held stay missed.
+    pub fn retry_missed(&self, leaving: &impl Leaving) -> usize {
+        let missed = {
+            let mut list = self.missed.lock();
+            self.any_missed.store(false, Ordering::Release);
+            std::mem::take(&mut *list)
+        };
+        missed
+            .into_iter()
+            .map(|ino| self.settle(ino, leaving))
+            .sum()
     }
 
     /// Drops every node that nobody needs and gives memory back: for now and
@@ -266,5 +288,77 @@ impl Table {
     /// object with the same inode number goes by.
     pub fn drop_claim(&self, claim: Claim, ino: u64) {
         self.moved.remove_if(&claim, |_, given| *given == ino);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Kind;
+
+    /// Nothing stays behind.
+    struct Nothing;
+
+    impl Leaving for Nothing {
+        type Held<'a> = ();
+        type Left = ();
+        fn hold(&self, _ino: u64) -> Self::Held<'_> {}
+        fn leaves(&self, _node: &Node, _held: &Self::Held<'_>) -> Option<Self::Left> {
+            Some(())
+        }
+    }
+
+    fn file(ino: u64) -> Node {
+        Node {
+            ino,
+            kind: Kind::File,
+            nlookup: AtomicU64::new(0),
+            upper: Default::default(),
+            metacopy: Default::default(),
+            xattrs: Default::default(),
+            nlink: Default::default(),
+            rare: Default::default(),
+            lowers: Default::default(),
+            links: Default::default(),
+            copy_up: Default::default(),
+            orphan: Default::default(),
+            dir: None,
+        }
+    }
+
+    #[test]
+    fn a_node_that_a_request_held_when_it_was_forgotten_goes_later() {
+        let table = Table::default();
+        let claim = Claim {
+            layer: 0,
+            id: ObjectId { dev: 1, ino: 7 },
+        };
+        let held = table.intern(7, claim, |_: &Node| true, file);
+        table.remember(&held);
+        assert_eq!(table.forget(7, 1, &Nothing), 0);
+        assert!(table.has_missed());
+        assert_eq!(table.retry_missed(&Nothing), 0, "it is still held");
+        assert!(table.has_missed());
+        drop(held);
+        assert_eq!(table.retry_missed(&Nothing), 1);
+        assert!(!table.has_missed());
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_was_looked_up_again_stays() {
+        let table = Table::default();
+        let claim = Claim {
+            layer: 0,
+            id: ObjectId { dev: 1, ino: 7 },
+        };
+        let held = table.intern(7, claim, |_: &Node| true, file);
+        table.remember(&held);
+        assert_eq!(table.forget(7, 1, &Nothing), 0);
+        table.remember(&held);
+        drop(held);
+        assert_eq!(table.retry_missed(&Nothing), 0);
+        assert!(!table.has_missed());
+        assert_eq!(table.forget(7, 1, &Nothing), 1);
     }
 }

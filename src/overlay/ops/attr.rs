@@ -43,6 +43,18 @@ pub enum Order {
 }
 
 impl Change {
+    /// What O_TRUNC of an open does.
+    pub const EMPTY: Change = Change {
+        mode: None,
+        uid: None,
+        gid: None,
+        size: Some(0),
+        by_handle: true,
+        written_past_us: false,
+        atime: SetTime::Keep,
+        mtime: SetTime::Keep,
+    };
+
     /// A change of nothing: the kernel's order to clear suid, sgid and
     /// capabilities (`FUSE_HANDLE_KILLPRIV_V2`).
     fn is_nothing(&self) -> bool {

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::hold::Access;
+use super::xattr::CAPABILITY;
 use crate::layer::UPPER;
 use crate::layer::mark::Origin;
 use crate::overlay::Overlay;
@@ -20,7 +21,9 @@ use crate::overlay::upper::copy_up::Source;
 use crate::overlay::upper::stage::Staged;
 use crate::overlay::upper::{Namespace, Upper};
 use crate::sys::stat::SetTime;
-use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat, best_effort, copy, dir, file};
+use crate::sys::{
+    Errno, Kind, Name, ObjectId, Result, Spot, Stat, best_effort, copy, dir, file, xattr,
+};
 
 /// How much of an object the upper must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +118,10 @@ impl Overlay {
             stat.size = 0;
         }
         let bytes = data.as_ref().map_or(0, |_| stat.size);
+        if node.lowers.read().len() > 1 {
+            // A metacopy's: blocks and device are not its data's.
+            stat.blocks = 0;
+        }
         let src = Source {
             spot: &spot,
             stat: &stat,
@@ -374,7 +381,13 @@ impl Overlay {
         if need != Need::Empty {
             let from = self.lower_data(node)?;
             let to = spot.open(rustix::fs::OFlags::RDWR)?;
+            // Writing takes capabilities away, and nobody has written yet
+            // (ovl_copy_up_meta_inode_data() in fs/overlayfs/copy_up.c).
+            let capability = xattr::get(&spot, CAPABILITY)?;
             copy::clone_data(from.as_fd(), to.as_fd(), stat.size)?;
+            if let Some(value) = capability {
+                xattr::set(&spot, CAPABILITY, &value, 0)?;
+            }
             bytes = stat.size;
             spot.set_times(SetTime::At(stat.atime), SetTime::At(stat.mtime))?;
             if upper.syncs() {

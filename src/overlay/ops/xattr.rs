@@ -18,7 +18,7 @@ use crate::overlay::ops::ensure_upper::Need;
 use crate::overlay::{Caller, Overlay};
 use crate::sys::{Errno, Kind, Result, Spot, xattr};
 
-const CAPABILITY: &[u8] = b"security.capability";
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
 /// Whether `disk` stands for `name` and is not the name itself.
 fn is_disguised(disk: &[u8], name: &[u8]) -> bool {

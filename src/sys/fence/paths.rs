@@ -53,6 +53,17 @@ struct PathBeneathAttr {
     parent_fd: i32,
 }
 
+/// Whether what is opened may be run by others: the kernel opens a program that it
+/// reads by itself (`passthrough=on`) with our rights, EXECUTE among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Programs {
+    /// Nothing below may be run through a file of ours.
+    Shut,
+    /// Clients run what the kernel opens for them. (We run nothing: execve(2) is refused
+    /// by [`super::calls`].)
+    Open,
+}
+
 /// A domain that is not entered yet.
 #[derive(Debug)]
 pub struct Paths {
@@ -65,7 +76,7 @@ impl Paths {
     ///
     /// # Errors
     /// ENOSYS, EOPNOTSUPP where the kernel has no Landlock, or an old one.
-    pub fn new() -> Result<Paths> {
+    pub fn new(programs: Programs) -> Result<Paths> {
         // SAFETY: asks for a number; no pointer is followed.
         let abi = unsafe {
             libc::syscall(
@@ -80,6 +91,10 @@ impl Paths {
             0 | 1 => return Err(Errno::EOPNOTSUPP),
             2 => UP_TO_REFER,
             _ => UP_TO_REFER | TRUNCATE,
+        };
+        let handled = match programs {
+            Programs::Shut => handled,
+            Programs::Open => handled & !EXECUTE,
         };
         let attr = RulesetAttr {
             handled_access_fs: handled,
