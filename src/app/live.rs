@@ -145,6 +145,19 @@ pub fn mount(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<String>> {
     }
 }
 
+/// Refuses what a workspace that is to become a layer cannot have.
+pub fn check_options(kind: WorkspaceKind, options: &[String]) -> Outcome<()> {
+    let mut words = options.iter().flat_map(|o| o.split(','));
+    match kind == WorkspaceKind::Overlay && words.any(|w| w.trim() == "passthrough=on") {
+        false => Ok(()),
+        true => Err(Failure::new(
+            FailureKind::Usage,
+            "passthrough=on is not for workspaces: what is open so could be written after it has become a layer",
+            "leave it out; a read-only view (materialize) and a mount by hand may have it",
+        )),
+    }
+}
+
 fn options(store: &Store, record: &WorkspaceRecord) -> Outcome<Vec<OsString>> {
     let mut options: Vec<OsString> = Vec::new();
     if record.kind == WorkspaceKind::Overlay && stack::is_disguised(store, &record.lowers)? {

@@ -195,7 +195,7 @@ fn serve(
 ) -> Result<(), SetupError> {
     signal::ignore_what_would_kill_a_daemon();
     signal::block_end();
-    process::raise_descriptor_limit();
+    process::make_room_for_descriptors(process::raise_descriptor_limit());
     report.start_log();
     let target = Target::of(&request.mountpoint)?;
     process::leave_surroundings();

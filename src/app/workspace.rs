@@ -66,26 +66,13 @@ pub struct Done {
     pub warnings: Vec<String>,
 }
 
-/// Refuses what a workspace that is to become a layer cannot have.
-fn check_options(new: &NewWorkspace) -> Outcome<()> {
-    let mut words = new.options.iter().flat_map(|o| o.split(','));
-    match new.kind == WorkspaceKind::Overlay && words.any(|w| w.trim() == "passthrough=on") {
-        false => Ok(()),
-        true => Err(Failure::new(
-            FailureKind::Usage,
-            "passthrough=on is not for workspaces: what is open so could be written after it has become a layer",
-            "leave it out; a read-only view (materialize) and a mount by hand may have it",
-        )),
-    }
-}
-
 /// Makes a workspace. Where it cannot be mounted it is not made.
 pub fn create(store: &Store, new: &NewWorkspace) -> Outcome<Done> {
     store.check_workspace_free(&new.name)?;
     if new.kind == WorkspaceKind::Copy {
         copied::Maps::of(&new.options)?;
     }
-    check_options(new)?;
+    live::check_options(new.kind, &new.options)?;
     let lowers = stack::resolve(store, &new.layers)?;
     let lock = store.lock(Object::Workspace(&new.name), Hold::Alone)?;
     let record = WorkspaceRecord {

@@ -23,7 +23,7 @@ use super::convert::{bytes, decode_dev, errno, set_time};
 use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
-use super::passthrough::{Passthrough, Wanted};
+use super::passthrough::Wanted;
 use super::polling::Polling;
 use super::serving::Serving;
 use super::workers::Workers;
@@ -130,21 +130,6 @@ impl Adapter {
         ShutdownHandle(self.shared.clone())
     }
 
-    /// Prepares for files that the kernel reads and writes by itself; the flags to ask for.
-    fn passthrough(&self, config: &mut KernelConfig, offered: InitFlags) -> InitFlags {
-        // Layers on a file system that is stacked itself are served as usual, and this
-        // mount may be a layer of another overlay: depth 1 of 2.
-        let able =
-            offered.contains(InitFlags::FUSE_PASSTHROUGH) && config.set_max_stack_depth(1).is_ok();
-        if !able {
-            tracing::warn!("passthrough=on is ignored: this kernel lacks it (Linux 6.9)");
-            return InitFlags::empty();
-        }
-        self.shared.passthrough.get_or_init(Passthrough::default);
-        // An open that empties a lower file says so: nothing of it is copied up.
-        InitFlags::FUSE_PASSTHROUGH | (InitFlags::FUSE_ATOMIC_O_TRUNC & offered)
-    }
-
     /// Serves a request here, or on a worker where it may take long.
     fn run<T: Send + 'static>(
         &self,
@@ -246,9 +231,7 @@ impl Filesystem for Adapter {
         if self.shared.overlay.writeback() {
             want |= InitFlags::FUSE_WRITEBACK_CACHE;
         }
-        if self.shared.overlay.passes_through() {
-            want |= self.passthrough(config, offered);
-        }
+        want |= self.shared.prepare_passthrough(config, offered);
         let passes = self.shared.passthrough.get().is_some();
         self.no_open = offered.contains(InitFlags::FUSE_NO_OPEN_SUPPORT) && !passes;
         self.no_opendir = offered.contains(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
@@ -290,14 +273,7 @@ impl Filesystem for Adapter {
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
         let _serving = self.shared.serving(Op::Forget);
-        let gone = self.shared.overlay.forget(ino.0, nlookup);
-        if self.shared.forgotten(gone) {
-            let shared = self.shared.clone();
-            self.shared.workers.run(move || shared.overlay.trim());
-        }
-        if self.shared.overlay.has_missed() {
-            self.shared.look_again();
-        }
+        self.shared.forget(ino, nlookup);
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {

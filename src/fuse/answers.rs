@@ -45,10 +45,6 @@ pub(super) const PRIME_NAME: &str = ".acetate-prime";
 pub(super) const PRIME_INO: u64 = (1 << 62) - 1;
 /// Numbers of names that cannot be looked up; no other number has this bit.
 const UNKNOWN_BIT: u64 = 1 << 63;
-/// After how many milliseconds it is looked again for forgotten nodes that were held.
-const RETRIES: [u64; 9] = [0, 1, 1, 2, 5, 10, 20, 50, 100];
-/// So many nodes must go before memory is given back.
-const TRIM_AFTER: usize = 100_000;
 /// Names fetched from a listing at a time.
 const CHUNK: usize = 512;
 /// Largest write the kernel may send, and what it may read ahead.
@@ -116,40 +112,6 @@ impl Shared {
     fn unknown(&self, item: &Item) -> Result<(INodeNo, fuser::FileAttr)> {
         let ino = UNKNOWN_BIT | item.cookie;
         Ok((INodeNo(ino), self.virtual_attr(ino, item.kind)?))
-    }
-
-    /// Notes that nodes went; whether it is time to give memory back.
-    pub(super) fn forgotten(&self, gone: usize) -> bool {
-        let before = self.forgotten.fetch_add(gone, Ordering::Relaxed);
-        if before + gone < TRIM_AFTER {
-            return false;
-        }
-        self.forgotten.swap(0, Ordering::Relaxed) >= TRIM_AFTER
-    }
-
-    /// Has a worker take the nodes that a request still held when the kernel forgot
-    /// them: no event loop waits for another, and nobody may ever come to do it.
-    pub(super) fn look_again(self: &Arc<Self>) {
-        if self.looking_again.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let shared = Arc::clone(self);
-        self.workers.run(move || {
-            for wait in RETRIES {
-                std::thread::sleep(Duration::from_millis(wait));
-                let gone = shared.overlay.retry_missed();
-                if shared.forgotten(gone) {
-                    shared.overlay.trim();
-                }
-                if !shared.overlay.has_missed() {
-                    break;
-                }
-            }
-            shared.looking_again.store(false, Ordering::Release);
-            // Missed since we looked. What was held all the time waits for the next.
-            let new = shared.overlay.retry_missed();
-            shared.forgotten(new);
-        });
     }
 
     /// The kernel has checked this for its own call; an ioctl number that it does

@@ -57,8 +57,8 @@ use dashmap::mapref::entry::Entry as Slot;
 use std::time::Duration;
 
 use fuser::{
-    BackingId, FileHandle, FopenFlags, Generation, INodeNo, OpenAccMode, OpenFlags, ReplyCreate,
-    ReplyOpen,
+    BackingId, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, OpenAccMode,
+    OpenFlags, ReplyCreate, ReplyOpen,
 };
 
 use super::answers::Shared;
@@ -225,6 +225,28 @@ fn cached(node: &Node) -> FopenFlags {
 }
 
 impl Shared {
+    /// Prepares for it where it is asked for; the flags that the kernel is to be asked for.
+    pub(super) fn prepare_passthrough(
+        &self,
+        config: &mut KernelConfig,
+        offered: InitFlags,
+    ) -> InitFlags {
+        if !self.overlay.passes_through() {
+            return InitFlags::empty();
+        }
+        // Layers on a file system that is stacked itself are served as usual, and this
+        // mount may be a layer of another overlay: depth 1 of 2.
+        let able =
+            offered.contains(InitFlags::FUSE_PASSTHROUGH) && config.set_max_stack_depth(1).is_ok();
+        if !able {
+            tracing::warn!("passthrough=on is ignored: this kernel lacks it (Linux 6.9)");
+            return InitFlags::empty();
+        }
+        self.passthrough.get_or_init(Passthrough::default);
+        // An open that empties a lower file says so: nothing of it is copied up.
+        InitFlags::FUSE_PASSTHROUGH | (InitFlags::FUSE_ATOMIC_O_TRUNC & offered)
+    }
+
     /// Answers an open of a node that may be passed through.
     pub(super) fn open_through(&self, node: &Arc<Node>, wanted: Wanted, reply: ReplyOpen) {
         let Some(files) = self.passthrough.get() else {

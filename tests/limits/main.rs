@@ -64,6 +64,23 @@ fn memory(mount: &Mount, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// The kernel waits for all CPUs each time it doubles the table of a process with threads, and so does whoever opens a
+/// file then: no table of the first few thousand files is doubled.
+#[test]
+fn the_table_of_descriptors_has_room_from_the_start() {
+    if !require_real_root() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "");
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid().unwrap())).unwrap();
+    let size = status.lines().find_map(|l| l.strip_prefix("FDSize:"));
+    let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let size: u64 = size.unwrap().trim().parse().unwrap();
+    assert!(size >= limit.min(4096), "{size}");
+    mount.unmount();
+}
+
 /// One open descriptor per deleted file would need 30,000 of the 8,000 that the daemon has: everything beyond its budget waits
 /// in the work directory, works in every call, and is gone afterwards.
 #[test]

@@ -285,6 +285,19 @@ fn a_layer_under_a_workspace_cannot_be_removed() {
     shop.ok(&["layer", "rm", "base"]);
 }
 
+/// What is open so can be written after a SIGKILL of the daemon, when the upper may
+/// have become a layer.
+#[test]
+fn a_workspace_is_never_written_past_its_daemon() {
+    let shop = Shop::new();
+    shop.layer("base");
+    let words = ["ws", "create", "job", "-l", "base", "--no-mount", "-o"];
+    let with = |options| [&words[..], &[options]].concat();
+    shop.fails(2, "is not for workspaces", &with("passthrough=on"));
+    shop.fails(2, "is not for workspaces", &with("noacl,passthrough=on"));
+    shop.ok(&with("passthrough=off"));
+}
+
 #[test]
 fn a_workspace_keeps_the_layers_it_was_made_of() {
     if !require_root() || !require_fuse() {
