@@ -23,7 +23,7 @@ use crate::sys::dir::{self, Cross};
 use super::anchors;
 use super::content;
 use super::copied;
-use super::copy::{self, Marks};
+use super::copy::{self, Marks, Owners};
 use super::hold::Held;
 use super::layer::{self, Growing, Made, NewLayer, Parents};
 use super::live::{self, State};
@@ -100,17 +100,32 @@ pub fn commit(store: &Store, name: &str, new: &NewLayer, how: How) -> Outcome<Ma
         held.release()?;
     }
     drop(quiet);
-    let content = content::measure(
-        growing.tree(),
-        &growing.path(),
-        &records,
-        &content::kept(owners),
-    )?;
+    finish(
+        store,
+        growing,
+        &taken.record.lowers,
+        (&records, owners),
+        new,
+        how,
+    )
+}
+
+/// Adds a written tree to the store, upon a workspace's lowers or upon nothing.
+pub(super) fn finish(
+    store: &Store,
+    growing: Growing,
+    lowers: &[Lower],
+    (records, owners): (&SideRecords, Owners),
+    new: &NewLayer,
+    how: How,
+) -> Outcome<Made> {
+    let kept = content::kept(owners);
+    let content = content::measure(growing.tree(), &growing.path(), records, &kept)?;
     let parents = match how {
-        How::Changes => stack::parents(&taken.record.lowers),
+        How::Changes => stack::parents(lowers),
         How::Squash => Parents::default(),
     };
-    growing.finish_upon(store, &content, &records, new, parents)
+    growing.finish_upon(store, &content, records, new, parents)
 }
 
 /// The index beside a workspace's upper, where there is one.

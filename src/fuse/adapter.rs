@@ -650,13 +650,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         let _serving = self.shared.serving(Op::Release);
-        if let Some(files) = self.shared.passthrough.get() {
-            let wanted = Wanted::of(flags);
-            files.closed(ino.0, wanted);
-            if wanted.writes() {
-                self.shared.old.of(ino);
-            }
-        }
+        self.shared.closed(ino, Wanted::of(flags));
         reply.ok();
     }
 

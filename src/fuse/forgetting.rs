@@ -21,23 +21,19 @@ const RETRIES: [u64; 9] = [0, 1, 1, 2, 5, 10, 20, 50, 100];
 impl Shared {
     /// The kernel forgets so many lookups of a node.
     pub(super) fn forget(self: &Arc<Self>, ino: INodeNo, nlookup: u64) {
-        let gone = self.overlay.forget(ino.0, nlookup);
-        if self.forgotten(gone) {
-            let shared = Arc::clone(self);
-            self.workers.run(move || shared.overlay.trim());
-        }
+        self.went(self.overlay.forget(ino.0, nlookup));
         if self.overlay.has_missed() {
             self.look_again();
         }
     }
 
-    /// Notes that nodes went; whether it is time to give memory back.
-    fn forgotten(&self, gone: usize) -> bool {
-        let before = self.forgotten.fetch_add(gone, Ordering::Relaxed);
-        if before + gone < TRIM_AFTER {
-            return false;
+    /// Notes that nodes went, and has memory given back when it is time.
+    fn went(self: &Arc<Self>, nodes: usize) {
+        let before = self.forgotten.fetch_add(nodes, Ordering::Relaxed);
+        if before + nodes >= TRIM_AFTER && self.forgotten.swap(0, Ordering::Relaxed) >= TRIM_AFTER {
+            let shared = Arc::clone(self);
+            self.workers.run(move || shared.overlay.trim());
         }
-        self.forgotten.swap(0, Ordering::Relaxed) >= TRIM_AFTER
     }
 
     /// Has a worker take the nodes that a request still held when the kernel forgot
@@ -50,18 +46,14 @@ impl Shared {
         self.workers.run(move || {
             for wait in RETRIES {
                 std::thread::sleep(Duration::from_millis(wait));
-                let gone = shared.overlay.retry_missed();
-                if shared.forgotten(gone) {
-                    shared.overlay.trim();
-                }
+                shared.went(shared.overlay.retry_missed());
                 if !shared.overlay.has_missed() {
                     break;
                 }
             }
             shared.looking_again.store(false, Ordering::Release);
             // Missed since we looked. What was held all the time waits for the next.
-            let new = shared.overlay.retry_missed();
-            shared.forgotten(new);
+            shared.went(shared.overlay.retry_missed());
         });
     }
 }

@@ -51,11 +51,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Slot;
-use std::time::Duration;
-
 use fuser::{
     BackingId, FileHandle, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, OpenAccMode,
     OpenFlags, ReplyCreate, ReplyOpen,
@@ -122,7 +121,7 @@ pub(super) struct Passthrough {
 
 /// How an open is to be answered.
 #[derive(Debug)]
-pub(super) enum How {
+enum How {
     /// With this backing file.
     Through(Arc<BackingId>),
     /// With these flags.
@@ -132,7 +131,7 @@ pub(super) enum How {
 impl Passthrough {
     /// Notes that a node is opened once more, and says how. A node that was to be
     /// opened for writing is in the upper already. `register` gives the kernel a file.
-    pub(super) fn opened(
+    fn opened(
         &self,
         overlay: &Overlay,
         node: &Arc<Node>,
@@ -198,7 +197,7 @@ impl Passthrough {
     }
 
     /// Notes that an open file was closed.
-    pub(super) fn closed(&self, ino: u64, wanted: Wanted) {
+    fn closed(&self, ino: u64, wanted: Wanted) {
         if let Slot::Occupied(mut slot) = self.open.entry(ino) {
             let open = slot.get_mut();
             open.count = open.count.saturating_sub(1);
@@ -210,7 +209,7 @@ impl Passthrough {
     }
 
     /// Whether somebody has a file open to write it without us.
-    pub(super) fn is_written(&self, ino: u64) -> bool {
+    fn is_written(&self, ino: u64) -> bool {
         let open = self.open.get(&ino);
         open.is_some_and(|o| o.backing.is_some() && o.writers > 0)
     }
@@ -247,17 +246,43 @@ impl Shared {
         InitFlags::FUSE_PASSTHROUGH | (InitFlags::FUSE_ATOMIC_O_TRUNC & offered)
     }
 
-    /// Answers an open of a node that may be passed through.
-    pub(super) fn open_through(&self, node: &Arc<Node>, wanted: Wanted, reply: ReplyOpen) {
-        let Some(files) = self.passthrough.get() else {
-            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        };
-        let how = files.opened(&self.overlay, node, wanted, |f| reply.open_backing(f));
-        if wanted.writes() && matches!(how, How::Through(_)) {
-            // What the kernel knows of it may be kept for ever, and soon be wrong.
-            self.old.of(INodeNo(node.ino));
+    /// Notes that a node is opened, and says how that is to be answered.
+    fn opened(
+        &self,
+        node: &Arc<Node>,
+        wanted: Wanted,
+        register: impl FnOnce(BorrowedFd<'_>) -> std::io::Result<BackingId>,
+    ) -> How {
+        match self.passthrough.get() {
+            Some(files) => files.opened(&self.overlay, node, wanted, register),
+            None => How::Cached(FopenFlags::FOPEN_KEEP_CACHE),
         }
-        answer(&how, reply);
+    }
+
+    /// Answers an OPEN of a node that may be passed through.
+    pub(super) fn open_through(&self, node: &Arc<Node>, wanted: Wanted, reply: ReplyOpen) {
+        let handle = FileHandle(0);
+        match self.opened(node, wanted, |file| reply.open_backing(file)) {
+            How::Through(id) => {
+                if wanted.writes() {
+                    // What the kernel knows of it may be kept for ever, and soon be wrong.
+                    self.old.of(INodeNo(node.ino));
+                }
+                reply.opened_passthrough(handle, FopenFlags::empty(), &id);
+            }
+            How::Cached(flags) => reply.opened(handle, flags),
+        }
+    }
+
+    /// An open file was closed.
+    pub(super) fn closed(&self, ino: INodeNo, wanted: Wanted) {
+        let Some(files) = self.passthrough.get() else {
+            return;
+        };
+        files.closed(ino.0, wanted);
+        if wanted.writes() {
+            self.old.of(ino);
+        }
     }
 
     /// Whether somebody has a file open to write it without us.
@@ -277,14 +302,8 @@ impl Shared {
     /// Answers a CREATE: the file is open.
     pub(super) fn created(&self, entry: &Entry, wanted: Wanted, reply: ReplyCreate) {
         let attr = self.attr(&entry.attr);
-        let how = match self.passthrough.get() {
-            Some(files) => files.opened(&self.overlay, &entry.node, wanted, |file| {
-                reply.open_backing(file)
-            }),
-            None => How::Cached(FopenFlags::FOPEN_KEEP_CACHE),
-        };
         let (generation, handle) = (Generation(0), FileHandle(0));
-        match how {
+        match self.opened(&entry.node, wanted, |file| reply.open_backing(file)) {
             How::Through(id) => {
                 let flags = FopenFlags::empty();
                 let ttl = self.ttl_of(entry.node.ino);
@@ -292,13 +311,5 @@ impl Shared {
             }
             How::Cached(flags) => reply.created(&self.ttl, &attr, generation, handle, flags),
         }
-    }
-}
-
-/// Answers an OPEN.
-fn answer(how: &How, reply: ReplyOpen) {
-    match how {
-        How::Through(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), id),
-        How::Cached(flags) => reply.opened(FileHandle(0), *flags),
     }
 }

@@ -20,10 +20,9 @@ use crate::sys::dir::{self, Cross};
 use crate::sys::tree::Trail;
 use crate::sys::{Errno, Kind, Name, Result, Spot, Stat, copy, process};
 
-use super::super::commit::How;
-use super::super::content;
+use super::super::commit::{How, finish};
 use super::super::copy::{Links, Look, Owners, layer_name};
-use super::super::layer::{Growing, Made, NewLayer, Parents};
+use super::super::layer::{Growing, Made, NewLayer};
 use super::super::resolve::set_opaque;
 use super::super::side;
 use super::super::stack;
@@ -63,17 +62,8 @@ pub fn commit(store: &Store, taken: &Taken, new: &NewLayer, how: How) -> Outcome
             "wait until what works in it is done, then try again",
         ));
     }
-    let content = content::measure(
-        growing.tree(),
-        &growing.path(),
-        &records,
-        &content::kept(owners),
-    )?;
-    let parents = match how {
-        How::Changes => stack::parents(&taken.record.lowers),
-        How::Squash => Parents::default(),
-    };
-    growing.finish_upon(store, &content, &records, new, parents)
+    let lowers = &taken.record.lowers;
+    finish(store, growing, lowers, (&records, owners), new, how)
 }
 
 /// What a layer is to hold.

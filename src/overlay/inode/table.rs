@@ -326,8 +326,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_node_that_a_request_held_when_it_was_forgotten_goes_later() {
+    fn forgotten_while_held() -> (Table, Arc<Node>) {
         let table = Table::default();
         let claim = Claim {
             layer: 0,
@@ -336,6 +335,12 @@ mod tests {
         let held = table.intern(7, claim, |_: &Node| true, file);
         table.remember(&held);
         assert_eq!(table.forget(7, 1, &Nothing), 0);
+        (table, held)
+    }
+
+    #[test]
+    fn a_node_that_a_request_held_when_it_was_forgotten_goes_later() {
+        let (table, held) = forgotten_while_held();
         assert!(table.has_missed());
         assert_eq!(table.retry_missed(&Nothing), 0, "it is still held");
         assert!(table.has_missed());
@@ -347,14 +352,7 @@ mod tests {
 
     #[test]
     fn a_node_that_was_looked_up_again_stays() {
-        let table = Table::default();
-        let claim = Claim {
-            layer: 0,
-            id: ObjectId { dev: 1, ino: 7 },
-        };
-        let held = table.intern(7, claim, |_: &Node| true, file);
-        table.remember(&held);
-        assert_eq!(table.forget(7, 1, &Nothing), 0);
+        let (table, held) = forgotten_while_held();
         table.remember(&held);
         drop(held);
         assert_eq!(table.retry_missed(&Nothing), 0);
