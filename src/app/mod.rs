@@ -36,7 +36,7 @@ pub use crate::archive::Compress;
 pub use crate::digest::Digest;
 pub use crate::idmap::IdExtent;
 pub use crate::overlay::options::{
-    Durability, LowerArg, Options, PollRequests, RedirectDir, XattrPermissions, Xino,
+    Durability, FollowClient, LowerArg, Options, PollRequests, RedirectDir, XattrPermissions, Xino,
 };
 pub use crate::overlay::setup::SetupError;
 pub use crate::store::Store;

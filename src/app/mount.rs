@@ -9,6 +9,7 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::fuse::adapter::Adapter;
 use crate::fuse::attach::{self, Attached, Look, Place, Refusal};
@@ -200,7 +201,8 @@ fn serve(
     let target = Target::of(&request.mountpoint)?;
     process::leave_surroundings();
     let look = look_of(&request);
-    let (threads, polling) = (request.options.threads, request.options.polling);
+    let threads = request.options.threads;
+    let (polling, follow_client) = (request.options.polling, request.options.follow_client);
     let fenced = request.fence;
     let parts = if process::may_mount() {
         with_privilege(request.options, target, &look, report)?
@@ -208,11 +210,12 @@ fn serve(
         as_ordinary_user(request.options, target, &look, report)?
     };
     let (device, shape, shown) = parts.attached.into_parts();
-    let fence = fenced.then(|| Fence::new(&parts.overlay, parts.owners));
+    let fence = fenced.then(|| Arc::new(Fence::new(&parts.overlay, parts.owners)));
     let adapter = Adapter::new(parts.overlay, shape);
     let manner = Manner {
         threads,
         polling,
+        follow_client,
         fence,
     };
     let ended = session::serve(adapter, device, shape, shown, manner, ready);

@@ -54,6 +54,10 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
         "polling=off|auto|on",
         "look out for the next request a moment before sleeping; auto: while it is seen to pay; default: off",
     ),
+    entry(
+        "follow_client=on|off",
+        "answer a client that asks in a burst on the CPU that it runs on; default: on",
+    ),
     entry("writeback", "the kernel collects small writes"),
     entry("noacl", "POSIX ACLs are neither enforced nor shown"),
     entry("static_nlink", "every directory has one link"),

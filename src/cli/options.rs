@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use crate::app::{
-    Durability, HiddenFeatures, LowerArg, MountFlags, Options, PollRequests, RedirectDir,
-    XattrPermissions, Xino,
+    Durability, FollowClient, HiddenFeatures, LowerArg, MountFlags, Options, PollRequests,
+    RedirectDir, XattrPermissions, Xino,
 };
 
 use super::failure::Usage;
@@ -201,6 +201,13 @@ impl Reader {
             }
             "passthrough" => {
                 options.passthrough = choice(key, word, &[("on", true), ("off", false)])?;
+            }
+            "follow_client" => {
+                options.follow_client = choice(
+                    key,
+                    word,
+                    &[("on", FollowClient::InBursts), ("off", FollowClient::Never)],
+                )?;
             }
             "polling" => {
                 options.polling = choice(

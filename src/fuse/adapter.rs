@@ -15,8 +15,8 @@ use fuser::{
 
 pub use super::answers::RootShape;
 use super::answers::{
-    FOR_EVER, LONG_RANGE, MAX_WRITE, PRIME_INO, PRIME_NAME, Shared, reply_empty, reply_written,
-    reply_xattr, with_buffer,
+    BULK, FOR_EVER, LONG_RANGE, MAX_WRITE, PRIME_INO, PRIME_NAME, Shared, reply_empty,
+    reply_written, reply_xattr, with_buffer,
 };
 use super::control;
 use super::convert::{bytes, decode_dev, errno, set_time};
@@ -24,8 +24,7 @@ use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::passthrough::Wanted;
-use super::polling::Polling;
-use super::serving::Serving;
+use super::serving::{Serving, Waiting};
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
@@ -59,13 +58,13 @@ impl PrimeHandle {
 pub struct ConnectHandle(Arc<Shared>);
 
 impl ConnectHandle {
-    /// There it is, and how requests are looked out for on it, if they are.
-    pub fn connect(&self, notifier: fuser::Notifier, polling: Option<Polling>) {
+    /// There it is, and what event loops do between its requests but sleep.
+    pub fn connect(&self, notifier: fuser::Notifier, waiting: Option<Waiting>) {
         self.0.old.connect(notifier);
-        if let Some(polling) = polling {
+        if let Some(waiting) = waiting {
             // A second connection cannot be: an adapter serves one mount.
             // It goes with requests from thread to thread, as the counters do.
-            self.0.polling.get_or_init(|| Box::leak(Box::new(polling)));
+            self.0.waiting.get_or_init(|| Box::leak(Box::new(waiting)));
         }
     }
 }
@@ -95,7 +94,7 @@ impl Adapter {
             priming: AtomicBool::new(true),
             counters: Counters::start(),
             ahead: OnceLock::new(),
-            polling: OnceLock::new(),
+            waiting: OnceLock::new(),
             passthrough: OnceLock::new(),
             workers,
             old: OldAttributes::default(),
@@ -147,6 +146,7 @@ impl Adapter {
             work(&shared, reply);
             drop(serving);
         });
+        self.shared.handed_over();
     }
 
     /// The same for what changes the upper: parked while changes are held.
@@ -172,6 +172,8 @@ impl Adapter {
                 work(shared, reply);
                 drop(pass);
             });
+        } else {
+            self.shared.handed_over();
         }
     }
 }
@@ -248,9 +250,9 @@ impl Filesystem for Adapter {
         Ok(())
     }
 
-    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Lookup);
+        let _serving = s.serving(Op::Lookup, req);
         if s.is_shell(parent) {
             if !matches!(s.shape, RootShape::Child(child) if name == child) {
                 return reply.error(errno(Errno::ENOENT));
@@ -271,14 +273,14 @@ impl Filesystem for Adapter {
         s.reply_entry(s.lookup(parent, name), reply);
     }
 
-    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        let _serving = self.shared.serving(Op::Forget);
+    fn forget(&self, req: &Request, ino: INodeNo, nlookup: u64) {
+        let _serving = self.shared.serving(Op::Forget, req);
         self.shared.forget(ino, nlookup);
     }
 
-    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+    fn getattr(&self, req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Getattr);
+        let _serving = s.serving(Op::Getattr, req);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             let kind = if ino.0 == 1 { Kind::Dir } else { Kind::File };
             return match s.virtual_attr(ino.0, kind) {
@@ -307,7 +309,7 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let serving = self.shared.serving(Op::Setattr);
+        let serving = self.shared.serving(Op::Setattr, req);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -336,9 +338,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+    fn readlink(&self, req: &Request, ino: INodeNo, reply: ReplyData) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Readlink);
+        let _serving = s.serving(Op::Readlink, req);
         match s.node(ino).and_then(|n| s.overlay.readlink(&n)) {
             Ok(t) => reply.data(&t),
             Err(e) => reply.error(errno(e)),
@@ -355,7 +357,7 @@ impl Filesystem for Adapter {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let serving = self.shared.serving(Op::Mknod);
+        let serving = self.shared.serving(Op::Mknod, req);
         let kind = Kind::from_mode(mode);
         let new = New {
             kind,
@@ -379,7 +381,7 @@ impl Filesystem for Adapter {
         umask: u32,
         reply: ReplyEntry,
     ) {
-        let serving = self.shared.serving(Op::Mkdir);
+        let serving = self.shared.serving(Op::Mkdir, req);
         let new = New {
             kind: Kind::Dir,
             mode,
@@ -401,7 +403,7 @@ impl Filesystem for Adapter {
         target: &Path,
         reply: ReplyEntry,
     ) {
-        let serving = self.shared.serving(Op::Symlink);
+        let serving = self.shared.serving(Op::Symlink, req);
         let target = bytes(target.as_os_str()).to_vec();
         let (who, name) = (caller(req), name.to_owned());
         self.change(serving, false, reply, move |s, reply| {
@@ -426,7 +428,7 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let serving = self.shared.serving(Op::Create);
+        let serving = self.shared.serving(Op::Create, req);
         let new = New {
             kind: Kind::File,
             mode,
@@ -447,19 +449,19 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let serving = self.shared.serving(Op::Unlink);
+    fn unlink(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let serving = self.shared.serving(Op::Unlink, req);
         self.remove(serving, parent, (name, Target::NonDir), reply);
     }
 
-    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let serving = self.shared.serving(Op::Rmdir);
+    fn rmdir(&self, req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let serving = self.shared.serving(Op::Rmdir, req);
         self.remove(serving, parent, (name, Target::Dir), reply);
     }
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -467,7 +469,7 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let serving = self.shared.serving(Op::Rename);
+        let serving = self.shared.serving(Op::Rename, req);
         let how = match flags {
             f if f.is_empty() => How::Replace,
             RenameFlags::RENAME_NOREPLACE => How::NoReplace,
@@ -498,13 +500,13 @@ impl Filesystem for Adapter {
 
     fn link(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         newparent: INodeNo,
         newname: &OsStr,
         reply: ReplyEntry,
     ) {
-        let serving = self.shared.serving(Op::Link);
+        let serving = self.shared.serving(Op::Link, req);
         let ends = self
             .shared
             .node(ino)
@@ -522,7 +524,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let serving = self.shared.serving(Op::Open);
+        let serving = self.shared.serving(Op::Open, req);
         if self.no_open {
             return reply.error(errno(Errno::ENOSYS));
         }
@@ -554,7 +556,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
@@ -564,7 +566,10 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Read);
+        let serving = s.serving(Op::Read, req);
+        if size > BULK {
+            serving.is_bulk();
+        }
         let node = match s.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -595,7 +600,10 @@ impl Filesystem for Adapter {
         reply: ReplyWrite,
     ) {
         let s = &self.shared;
-        let serving = s.serving(Op::Write);
+        let serving = s.serving(Op::Write, req);
+        if data.len() > BULK as usize {
+            serving.is_bulk();
+        }
         let node = match s.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -613,9 +621,19 @@ impl Filesystem for Adapter {
                 let what = (node.clone(), offset, data.to_vec());
                 s.parked_write(ino, what, (kill, kind), job.take())
             };
-            if let (Some(pass), Some((_serving, reply))) = (s.gate.enter_or(park), job) {
-                s.answer_write(ino, (&node, offset, data), (kill, kind), reply);
-                drop(pass);
+            let answered = match (s.gate.enter_or(park), job) {
+                (Some(pass), Some((serving, reply))) => {
+                    s.answer_write(ino, (&node, offset, data), (kill, kind), reply);
+                    drop(pass);
+                    Some(serving)
+                }
+                _ => None,
+            };
+            // The loop may wait in here for its next request: it holds nothing then.
+            drop(node);
+            match answered {
+                Some(serving) => drop(serving),
+                None => s.handed_over(),
             }
             return;
         }
@@ -628,20 +646,20 @@ impl Filesystem for Adapter {
 
     fn flush(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Flush);
+        let _serving = self.shared.serving(Op::Flush, req);
         // Nothing is held back here and locks are the kernel's.
         reply.error(errno(Errno::ENOSYS));
     }
 
     fn release(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         flags: OpenFlags,
@@ -649,30 +667,30 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Release);
+        let _serving = self.shared.serving(Op::Release, req);
         self.shared.closed(ino, Wanted::of(flags));
         reply.ok();
     }
 
-    fn fsync(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, data: bool, reply: ReplyEmpty) {
-        let serving = self.shared.serving(Op::Fsync);
+    fn fsync(&self, req: &Request, ino: INodeNo, _fh: FileHandle, data: bool, reply: ReplyEmpty) {
+        let serving = self.shared.serving(Op::Fsync, req);
         self.sync(serving, ino, data, reply);
     }
 
     fn fsyncdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         data: bool,
         reply: ReplyEmpty,
     ) {
-        let serving = self.shared.serving(Op::Fsyncdir);
+        let serving = self.shared.serving(Op::Fsyncdir, req);
         self.sync(serving, ino, data, reply);
     }
 
-    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        let _serving = self.shared.serving(Op::Opendir);
+    fn opendir(&self, req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        let _serving = self.shared.serving(Op::Opendir, req);
         if self.no_opendir {
             return reply.error(errno(Errno::ENOSYS));
         }
@@ -686,14 +704,14 @@ impl Filesystem for Adapter {
 
     fn readdir(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Readdir);
+        let _serving = s.serving(Op::Readdir, req);
         if s.is_shell(ino) {
             return s.shell_listing(offset, reply);
         }
@@ -705,14 +723,14 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Readdirplus);
+        let _serving = s.serving(Op::Readdirplus, req);
         if s.is_shell(ino) {
             // Nobody lists it but the mount command's own check.
             return reply.error(errno(Errno::ENOSYS));
@@ -725,18 +743,18 @@ impl Filesystem for Adapter {
 
     fn releasedir(
         &self,
-        _req: &Request,
+        req: &Request,
         _ino: INodeNo,
         _fh: FileHandle,
         _flags: OpenFlags,
         reply: ReplyEmpty,
     ) {
-        let _serving = self.shared.serving(Op::Releasedir);
+        let _serving = self.shared.serving(Op::Releasedir, req);
         reply.ok();
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        let _serving = self.shared.serving(Op::Statfs);
+    fn statfs(&self, req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        let _serving = self.shared.serving(Op::Statfs, req);
         match self.shared.overlay.statfs() {
             Ok(f) => reply.statfs(
                 f.blocks, f.bfree, f.bavail, f.files, f.ffree, f.bsize, f.namelen, f.frsize,
@@ -755,7 +773,7 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        let serving = self.shared.serving(Op::Setxattr);
+        let serving = self.shared.serving(Op::Setxattr, req);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -768,9 +786,9 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+    fn getxattr(&self, req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Getxattr);
+        let _serving = s.serving(Op::Getxattr, req);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply.error(errno(Errno::ENODATA));
         }
@@ -785,7 +803,7 @@ impl Filesystem for Adapter {
 
     fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         let s = &self.shared;
-        let _serving = s.serving(Op::Listxattr);
+        let _serving = s.serving(Op::Listxattr, req);
         if s.is_shell(ino) || ino.0 == PRIME_INO {
             return reply_xattr(Ok(Vec::new()), size, reply);
         }
@@ -800,8 +818,8 @@ impl Filesystem for Adapter {
         );
     }
 
-    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let serving = self.shared.serving(Op::Removexattr);
+    fn removexattr(&self, req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        let serving = self.shared.serving(Op::Removexattr, req);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -825,7 +843,7 @@ impl Filesystem for Adapter {
         out_size: u32,
         reply: ReplyIoctl,
     ) {
-        let serving = self.shared.serving(Op::Ioctl);
+        let serving = self.shared.serving(Op::Ioctl, req);
         let sets = control::SETFLAGS.contains(&cmd) || cmd == control::FSSETXATTR;
         let node = self.shared.node(ino);
         let long = sets && node.is_ok_and(|n| self.shared.overlay.copy_is_long(&n, Need::Data));
@@ -861,7 +879,7 @@ impl Filesystem for Adapter {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        let serving = self.shared.serving(Op::Fallocate);
+        let serving = self.shared.serving(Op::Fallocate, req);
         let node = match self.shared.node(ino) {
             Ok(n) => n,
             Err(e) => return reply.error(errno(e)),
@@ -876,14 +894,14 @@ impl Filesystem for Adapter {
 
     fn lseek(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let _serving = self.shared.serving(Op::Lseek);
+        let _serving = self.shared.serving(Op::Lseek, req);
         let what = match whence {
             libc::SEEK_DATA => Seek::Data,
             libc::SEEK_HOLE => Seek::Hole,
@@ -910,7 +928,7 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        let serving = self.shared.serving(Op::CopyFileRange);
+        let serving = self.shared.serving(Op::CopyFileRange, req);
         if !features::allowed(Feature::FuseCopyRange) {
             // The kernel copies through its page cache from then on.
             return reply.error(errno(Errno::ENOSYS));

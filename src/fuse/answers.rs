@@ -17,8 +17,7 @@ use super::counters::{Counters, Moved};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::passthrough::Passthrough;
-use super::polling::Polling;
-use super::serving::Serving;
+use super::serving::{Serving, Waiting};
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
@@ -49,6 +48,9 @@ const UNKNOWN_BIT: u64 = 1 << 63;
 const CHUNK: usize = 512;
 /// Largest write the kernel may send, and what it may read ahead.
 pub(super) const MAX_WRITE: u32 = 1 << 20;
+/// READ and WRITE of more gain from a CPU of their own: what the caller does with one
+/// piece and what we do with the next goes on side by side.
+pub(super) const BULK: u32 = 32 << 10;
 /// Copies and syncs of at least this much are parked.
 pub(super) const LONG_RANGE: u64 = 1 << 20;
 
@@ -60,8 +62,8 @@ pub(super) struct Shared {
     pub(super) counters: &'static Counters,
     /// Once something was read.
     pub(super) ahead: OnceLock<Option<Ahead>>,
-    /// Once there is a connection, where it was asked for.
-    pub(super) polling: OnceLock<&'static Polling>,
+    /// Once there is a connection, where they do more than sleep.
+    pub(super) waiting: OnceLock<&'static Waiting>,
     /// Once the kernel has said that it can, where it was asked for.
     pub(super) passthrough: OnceLock<Passthrough>,
     pub(super) workers: Workers,

@@ -16,6 +16,7 @@ pub mod convert;
 pub mod counters;
 pub mod fence;
 pub mod figures;
+pub mod following;
 mod forgetting;
 pub mod gate;
 pub mod hidden;

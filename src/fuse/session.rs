@@ -7,14 +7,16 @@ use std::thread::JoinHandle;
 
 use fuser::{Config, Session, SessionACL};
 
-use crate::overlay::options::PollRequests;
+use crate::overlay::options::{FollowClient, PollRequests};
 use crate::overlay::setup::SetupError;
 use crate::sys::{Errno, apart, process, signal};
 
 use super::adapter::{Adapter, PrimeHandle, RootShape, ShutdownHandle};
 use super::attach::Undo;
 use super::fence::Fence;
+use super::following::Following;
 use super::polling::Polling;
+use super::serving::Waiting;
 use super::shown::{Shown, no_thread};
 
 /// Event loops when nobody asked for a number.
@@ -31,8 +33,10 @@ pub struct Manner {
     pub threads: Option<usize>,
     /// Whether they look out for requests before they sleep.
     pub polling: PollRequests,
+    /// Whether one more loop goes where the client is; only without polling.
+    pub follow_client: FollowClient,
     /// What the daemon gives away, if anything.
-    pub fence: Option<Fence>,
+    pub fence: Option<Arc<Fence>>,
 }
 
 /// Serves a mount until it is unmounted.
@@ -52,17 +56,11 @@ pub fn serve(
     let prime = adapter.prime_handle();
     let shutdown = adapter.shutdown_handle();
     let shown = Arc::new(Mutex::new(shown));
-    let fence = manner.fence.map(Arc::new);
+    let fence = manner.fence.clone();
     if let Some(fence) = &fence {
         fence.rights();
     }
-    let started = start_loops(
-        adapter,
-        device,
-        (manner.threads, manner.polling),
-        fence.clone(),
-    )
-    .inspect_err(|_| {
+    let started = start_loops(adapter, device, &manner, fence.clone()).inspect_err(|_| {
         undo(&shown);
     })?;
     watch_signals(Arc::clone(&shown), shutdown.clone());
@@ -107,12 +105,11 @@ pub fn serve(
 fn start_loops(
     adapter: Adapter,
     device: OwnedFd,
-    (threads, polling): (Option<usize>, PollRequests),
+    manner: &Manner,
     fence: Option<Arc<Fence>>,
 ) -> Result<JoinHandle<std::io::Result<()>>, SetupError> {
     let mut config = Config::default();
-    let loops = threads.unwrap_or_else(default_threads).max(1);
-    config.n_threads = Some(loops);
+    let loops = manner.threads.unwrap_or_else(default_threads).max(1);
     // Who may come in is the kernel's to decide (allow_other,
     // default_permissions); fuser's own check would refuse other users.
     config.acl = SessionACL::All;
@@ -128,9 +125,11 @@ fn start_loops(
         ),
     };
     let connect = adapter.connect_handle();
-    let polling = Polling::of(polling, &device, loops).map_err(failed)?;
+    let waiting = waiting_of(manner, &device, loops).map_err(failed)?;
+    let follower = matches!(waiting, Some(Waiting::Following(_)));
+    config.n_threads = Some(loops + usize::from(follower));
     let session = Session::from_fd(adapter, device, SessionACL::All, config).map_err(failed)?;
-    connect.connect(session.notifier(), polling);
+    connect.connect(session.notifier(), waiting);
     std::thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {
@@ -140,6 +139,18 @@ fn start_loops(
             session.run()
         })
         .map_err(|e| no_thread(Errno::from_io(&e)))
+}
+
+/// What so many event loops do but sleep.
+fn waiting_of(manner: &Manner, device: &OwnedFd, loops: usize) -> std::io::Result<Option<Waiting>> {
+    if let Some(polling) = Polling::of(manner.polling, device, loops)? {
+        return Ok(Some(Waiting::Polling(polling)));
+    }
+    if manner.follow_client == FollowClient::Never || loops < 2 {
+        return Ok(None);
+    }
+    let following = Following::of(device, loops + 1)?;
+    Ok(following.map(Waiting::Following))
 }
 
 fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {

@@ -41,6 +41,16 @@ pub enum PollRequests {
     Never,
 }
 
+/// `follow_client=`: whether an event loop goes to the CPU that its client runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FollowClient {
+    /// While one client asks in a burst, and nobody polls for requests.
+    #[default]
+    InBursts,
+    /// Never.
+    Never,
+}
+
 /// `redirect_dir=`: what a rename of a directory that has lower layers does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RedirectDir {
@@ -112,6 +122,8 @@ pub struct Options {
     pub threads: Option<usize>,
     /// `polling=`.
     pub polling: PollRequests,
+    /// `follow_client=`.
+    pub follow_client: FollowClient,
     /// `xino=`.
     pub xino: Xino,
     /// `ino32_t`: every inode number fits 32 bits.

@@ -12,6 +12,7 @@ pub mod ask;
 pub mod brood;
 pub mod chroot;
 pub mod copy;
+pub mod cpu;
 pub mod cred;
 pub mod dir;
 pub mod features;

@@ -13,3 +13,13 @@ pub fn is_readable(fd: impl AsFd) -> bool {
     };
     !matches!(rustix::event::poll(&mut asked, Some(&now)), Ok(0))
 }
+
+/// Waits until a read would not wait, at most for so long; whether it came to that.
+/// A signal ends the waiting like the time.
+pub fn becomes_readable(fd: impl AsFd, within: std::time::Duration) -> bool {
+    let mut asked = [PollFd::new(&fd, PollFlags::IN)];
+    let Ok(most) = Timespec::try_from(within) else {
+        return false;
+    };
+    matches!(rustix::event::poll(&mut asked, Some(&most)), Ok(1..))
+}

@@ -1,0 +1,533 @@
+//! The follower: one event loop that runs where its client runs.
+//!
+//! **Why.** A client that waits for each answer before it asks again never needs two
+//! CPUs, and the kernel gives it two: it wakes the event loop on an idle one, and the
+//! client again on an idle one. Between idle CPUs of a virtual machine that is 20 µs and
+//! more for each of the two; on one CPU both together are 3 µs (fuse.md, lever 10).
+//! Binding the loop to the client's CPU alone does not help, since the kernel then wakes
+//! the client elsewhere. But it leaves a thread where it was if nothing but SCHED_IDLE
+//! threads run there (`select_idle_sibling()` with `sched_idle_cpu()`, kernel/sched/fair.c).
+//! So the follower is of that class *and* bound to the CPU on which its client was last
+//! seen. (A client on the same CPU interrupts it as soon as it is woken, and its next
+//! request is there when the follower gets on; where there is none, it looks where the
+//! client is now.) Measured on two idle CPUs:
+//! create+write 160 -> 82 µs, unlink 66 -> 43, mkdir 93 -> 62, rmdir 67 -> 44, rename
+//! 100 -> 80; either half of it alone gains nothing.
+//!
+//! **When.** [`START`] requests of one thread in succession, each soon after the last,
+//! and no more threads running on the machine than it has CPUs. Then the other loops stay
+//! away from read(2), each after its next answer, and the follower begins when the last
+//! of them is away. It steps back when other threads ask too, after [`QUIET`] without a
+//! request, and where large reads or writes come (they gain from a CPU of their own).
+//!
+//! **What must not happen.** A SCHED_IDLE thread gets next to nothing of a CPU that
+//! somebody else computes on, and an unprivileged one can never leave that class. So the
+//! follower does not sleep in read(2), where the kernel might hand it a request that it
+//! cannot get to: it waits in poll(2) and reads what it has seen there. One of the loops
+//! that stay away looks after it every [`TICK`]: a request that lies there unread, or one
+//! that does not end, brings all loops back, lets the follower run on any CPU, and
+//! nobody follows for a time, which doubles if it happens again soon. Without requests no
+//! thread wakes up for any of this.
+//!
+//! # Locks
+//! `turn` is held only to wait on, and never by the follower: nobody may wait for a lock
+//! that a thread of its class holds. (It does take the engine's, and may be made to wait
+//! while it holds one; hence the care above.)
+
+use std::cell::Cell;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::sys::cpu::{self, Cpus, Watched};
+use crate::sys::poll;
+
+/// Requests of one thread in succession, after which it is followed.
+const START: u32 = 32;
+/// Longest time from one request's beginning to the next one's, in nanoseconds.
+const SOON: u64 = 500_000;
+/// What a request of somebody else takes back, in requests.
+const STRANGER: u32 = 8;
+/// Requests from one look at how busy the machine is to the next.
+const BUSY_LOOK: u32 = 64;
+/// Without requests for so long the follower steps back.
+const QUIET: Duration = Duration::from_millis(10);
+/// How often somebody looks after the follower.
+const TICK: Duration = Duration::from_millis(4);
+/// After so many looks that found it doing nothing it steps back.
+const QUIET_TICKS: u32 = 3;
+/// How long nobody follows after the follower had stepped back for others.
+const PAUSE: u64 = 20_000_000;
+/// The same where the machine had other things to do, at first and at the most.
+const FIRST_PAUSE: u64 = 50_000_000;
+const LONGEST_PAUSE: u64 = 10_000_000_000;
+/// A follower that did well for so long, in nanoseconds, has its troubles forgotten.
+const DID_WELL: u64 = 1_000_000_000;
+/// Of so many requests that the follower answers the time of one is taken.
+const SAMPLED: u64 = 8;
+
+/// The follower is away, or on its way to its place.
+const AWAY: u32 = 0;
+/// It waits for requests.
+const WAITING: u32 = 1;
+/// It has seen one and reads it, or is at work on it.
+const SERVING: u32 = 2;
+
+/// What only the follower uses.
+#[derive(Debug, Default)]
+struct Own {
+    idle_class: bool,
+    client: Option<(u32, Watched)>,
+    cpu: Option<usize>,
+    requests: u32,
+    crowded: bool,
+}
+
+std::thread_local! {
+    /// Whether this thread is an event loop that is at work on a request.
+    static LOOP: Cell<bool> = const { Cell::new(false) };
+    /// Whether this event loop is the follower.
+    static FOLLOWER: Cell<bool> = const { Cell::new(false) };
+    /// Tells the follower when this event loop ends.
+    static ENDING: Cell<Option<Ending>> = const { Cell::new(None) };
+}
+
+/// Dropped at the end of an event loop.
+struct Ending(&'static Following);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.call_follower();
+    }
+}
+
+/// One mount's.
+#[derive(Debug)]
+pub struct Following {
+    device: OwnedFd,
+    cpus: Cpus,
+    begun: Instant,
+    /// Whether the follower is to serve, and nobody else.
+    on: AtomicBool,
+    /// [`AWAY`], [`WAITING`] or [`SERVING`]; written by the follower, but for the way
+    /// from `WAITING` to `AWAY`.
+    state: AtomicU32,
+    /// Counts what the follower does.
+    beats: AtomicU64,
+    follower: OnceLock<(thread::Thread, cpu::Thread)>,
+    own: Mutex<Own>,
+    /// Event loops that have served something and say when they end.
+    known: AtomicUsize,
+    /// Whether one of them has ended.
+    ended: AtomicBool,
+    /// Event loops but the follower that are not away.
+    readers: AtomicUsize,
+    /// Whose requests have come in succession: a thread's number.
+    client: AtomicU32,
+    /// How many.
+    run: AtomicU32,
+    /// When the last one came, in nanoseconds since `begun`.
+    last: AtomicU64,
+    /// Since when there is a follower at work.
+    since: AtomicU64,
+    /// Nobody is followed before.
+    not_before: AtomicU64,
+    /// How long not after the next trouble, in nanoseconds.
+    pause: AtomicU64,
+    turn: Mutex<()>,
+    back: Condvar,
+    /// Whether somebody looks after the follower.
+    watched: AtomicBool,
+}
+
+/// What the one that looks after the follower has seen.
+#[derive(Debug, Default)]
+struct Seen {
+    beats: u64,
+    /// How often they were the same.
+    ticks: u32,
+}
+
+/// Why the follower steps back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// Nothing is asked.
+    Quiet,
+    /// Others ask too, or the client is gone.
+    Others,
+    /// The machine has other things to do.
+    Busy,
+    /// It is not to be found out where the client runs, or not possible to run there.
+    Unable,
+    /// It does not get to its requests.
+    Starved,
+}
+
+impl Following {
+    /// For a connection that is served by so many event loops; `None` where there is
+    /// nothing to choose: fewer than three loops, or one CPU.
+    ///
+    /// # Errors
+    /// EMFILE where there is no descriptor left.
+    pub fn of(device: &OwnedFd, loops: usize) -> std::io::Result<Option<Self>> {
+        let Some(cpus) = Cpus::of_this_thread().ok().filter(|c| c.count() > 1) else {
+            return Ok(None);
+        };
+        if loops < 3 {
+            return Ok(None);
+        }
+        Ok(Some(Following {
+            device: device.try_clone()?,
+            cpus,
+            begun: Instant::now(),
+            on: AtomicBool::new(false),
+            state: AtomicU32::new(AWAY),
+            beats: AtomicU64::new(0),
+            follower: OnceLock::new(),
+            own: Mutex::default(),
+            known: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            readers: AtomicUsize::new(loops),
+            client: AtomicU32::new(0),
+            run: AtomicU32::new(0),
+            last: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            not_before: AtomicU64::new(0),
+            pause: AtomicU64::new(FIRST_PAUSE),
+            turn: Mutex::new(()),
+            back: Condvar::new(),
+            watched: AtomicBool::new(false),
+        }))
+    }
+
+    fn nanoseconds(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.begun);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// An event loop begins with a request of this thread; 0: of nobody.
+    pub fn begin(&'static self, client: u32, now: Instant) {
+        LOOP.set(true);
+        if FOLLOWER.get() {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+        } else {
+            ENDING.with(|ending| match ending.take() {
+                Some(known) => ending.set(Some(known)),
+                None => {
+                    self.known.fetch_add(1, Ordering::Relaxed);
+                    ending.set(Some(Ending(self)));
+                }
+            });
+        }
+        self.note(client, self.nanoseconds(now));
+    }
+
+    fn note(&self, client: u32, now: u64) {
+        if client == 0 {
+            return;
+        }
+        let last = self.last.swap(now, Ordering::Relaxed);
+        let run = self.run.load(Ordering::Relaxed);
+        let same = self.client.load(Ordering::Relaxed) == client;
+        let run = match (same, now.saturating_sub(last) < SOON) {
+            (true, true) => (run + 1).min(START),
+            (true, false) if self.on.load(Ordering::Relaxed) => run,
+            (true, false) => 0,
+            (false, _) => {
+                self.client.store(client, Ordering::Relaxed);
+                run.saturating_sub(STRANGER)
+            }
+        };
+        self.run.store(run, Ordering::Relaxed);
+    }
+
+    /// The request moves much data: like one of somebody else.
+    pub fn is_bulk(&self) {
+        let run = self.run.load(Ordering::Relaxed);
+        self.run
+            .store(run.saturating_sub(STRANGER), Ordering::Relaxed);
+    }
+
+    /// Whether the time of a request that begins now is to be taken: `None` where all are
+    /// taken. The follower is interrupted by its client as soon as that has its answer, so
+    /// that the clock would show the client's time with its own.
+    pub fn samples(&self) -> Option<bool> {
+        // Two beats a request.
+        let sampled = || self.beats.load(Ordering::Relaxed) / 2 % SAMPLED == 0;
+        FOLLOWER.get().then(sampled)
+    }
+
+    /// Whether this thread is the follower.
+    pub fn is_follower() -> bool {
+        FOLLOWER.get()
+    }
+
+    /// An event loop is done with its request. Returns when it is to go to read(2).
+    pub fn end(&'static self) {
+        if !LOOP.replace(false) {
+            return;
+        }
+        if FOLLOWER.get() {
+            return self.wait_for_client();
+        }
+        if self.on.load(Ordering::Acquire) {
+            return self.stay_away();
+        }
+        if self.run.load(Ordering::Relaxed) >= START && self.may_start() {
+            let me = || (thread::current(), cpu::Thread::current());
+            let mut mine = false;
+            self.follower.get_or_init(|| {
+                mine = true;
+                me()
+            });
+            self.on.store(true, Ordering::Release);
+            if mine {
+                FOLLOWER.set(true);
+                // It is unparked by the others' ends, not by its own.
+                ENDING.with(|ending| ending.take().map(std::mem::forget));
+                self.away();
+                return self.wait_for_client();
+            }
+            self.stay_away();
+        }
+    }
+
+    /// Whether somebody is to be followed now.
+    fn may_start(&self) -> bool {
+        let now = self.nanoseconds(Instant::now());
+        if now < self.not_before.load(Ordering::Relaxed)
+            || self.state.load(Ordering::Acquire) != AWAY
+            || self.known.load(Ordering::Relaxed) < 2
+            || self.ended.load(Ordering::Acquire)
+        {
+            return false;
+        }
+        // The client may be running already.
+        if self.others_running() > self.cpus.count() / 2 {
+            self.not_before.store(now + FIRST_PAUSE, Ordering::Relaxed);
+            return false;
+        }
+        self.since.store(now, Ordering::Relaxed);
+        true
+    }
+
+    /// How many threads of the machine run or want to, but for this one.
+    fn others_running(&self) -> usize {
+        cpu::running().map_or(usize::MAX, |n| n.saturating_sub(1))
+    }
+
+    /// One reader fewer; the last one calls the follower.
+    fn away(&self) {
+        if self.readers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.call_follower();
+        }
+    }
+
+    fn call_follower(&self) {
+        if let Some((follower, _)) = self.follower.get() {
+            follower.unpark();
+        }
+    }
+
+    /// Waits while the follower serves.
+    fn stay_away(&self) {
+        self.away();
+        let mut turn = self.turn.lock();
+        let watches = !self.watched.swap(true, Ordering::AcqRel);
+        let mut seen = Seen::default();
+        while self.on.load(Ordering::Acquire) {
+            if !watches {
+                self.back.wait(&mut turn);
+                continue;
+            }
+            self.back.wait_for(&mut turn, TICK);
+            self.look_after(&mut seen);
+        }
+        if watches {
+            self.watched.store(false, Ordering::Release);
+            self.back.notify_all();
+        }
+        drop(turn);
+        self.readers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// One look at the follower, after [`TICK`].
+    fn look_after(&self, seen: &mut Seen) {
+        let beats = self.beats.load(Ordering::Relaxed);
+        if seen.beats != beats {
+            *seen = Seen { beats, ticks: 0 };
+            return;
+        }
+        seen.ticks += 1;
+        if poll::is_readable(&self.device) || self.client_waits() {
+            self.step_back(Why::Starved);
+        } else if seen.ticks >= QUIET_TICKS {
+            // Its client has used the CPU all this time.
+            self.step_back(Why::Quiet);
+        } else {
+            return;
+        }
+        if let Some((_, thread)) = self.follower.get() {
+            // It may be gone.
+            self.cpus.confine(Some(*thread)).unwrap_or_default();
+        }
+    }
+
+    /// Whether a request is being served whose client is not running: one that has its
+    /// answer runs, and then the follower need not.
+    fn client_waits(&self) -> bool {
+        let runs = |client| Watched::new(client).ok()?.look().map(|l| l.runs);
+        self.state.load(Ordering::Acquire) == SERVING
+            && runs(self.client.load(Ordering::Relaxed)) == Some(false)
+    }
+
+    /// Gives the requests back to all loops.
+    fn step_back(&self, why: Why) {
+        let now = self.nanoseconds(Instant::now());
+        let pause = match why {
+            Why::Quiet => 0,
+            Why::Others => PAUSE,
+            Why::Unable => LONGEST_PAUSE,
+            Why::Busy | Why::Starved => {
+                let well = now.saturating_sub(self.since.load(Ordering::Relaxed)) > DID_WELL;
+                let pause = match well {
+                    true => FIRST_PAUSE,
+                    false => self.pause.load(Ordering::Relaxed),
+                };
+                let next = pause.saturating_mul(2).min(LONGEST_PAUSE);
+                self.pause.store(next, Ordering::Relaxed);
+                pause
+            }
+        };
+        tracing::debug!(?why, pause, "the follower steps back");
+        self.run.store(0, Ordering::Relaxed);
+        self.not_before
+            .fetch_max(now.saturating_add(pause), Ordering::Relaxed);
+        self.on.store(false, Ordering::Release);
+        let waiting = (WAITING, AWAY);
+        self.state
+            .compare_exchange(waiting.0, waiting.1, Ordering::AcqRel, Ordering::Relaxed)
+            .unwrap_or_default();
+        // Without the lock: one that goes to sleep at this moment is the watcher,
+        // which looks again, or is woken by it.
+        self.back.notify_all();
+    }
+
+    /// The follower, until there is a request for it, or the end.
+    fn wait_for_client(&self) {
+        loop {
+            if !self.on.load(Ordering::Acquire) || self.state.load(Ordering::Acquire) == AWAY {
+                self.park();
+            }
+            if self.ended.load(Ordering::Acquire) {
+                return;
+            }
+            self.state.store(WAITING, Ordering::Release);
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            if let Some(why) = self.why_not() {
+                self.step_back(why);
+                continue;
+            }
+            let came = match poll::is_readable(&self.device) {
+                true => match self.is_crowded() {
+                    true => {
+                        self.step_back(Why::Busy);
+                        continue;
+                    }
+                    false => true,
+                },
+                false => {
+                    if let Err(why) = self.follow() {
+                        self.step_back(why);
+                        continue;
+                    }
+                    poll::becomes_readable(&self.device, QUIET)
+                }
+            };
+            let taken = self.state.compare_exchange(
+                WAITING,
+                match came {
+                    true => SERVING,
+                    false => AWAY,
+                },
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            match (came, taken) {
+                (true, Ok(_)) => return,
+                (false, Ok(_)) => self.step_back(Why::Quiet),
+                (_, Err(_)) => {}
+            }
+        }
+    }
+
+    /// Until the other loops are away.
+    fn park(&self) {
+        self.state.store(AWAY, Ordering::Release);
+        while !self.ended.load(Ordering::Acquire)
+            && !(self.on.load(Ordering::Acquire) && self.readers.load(Ordering::Acquire) == 0)
+        {
+            thread::park();
+        }
+        let mut own = self.own.lock();
+        (own.cpu, own.requests, own.crowded) = (None, 0, false);
+    }
+
+    /// Why nobody is to be followed any more, if so.
+    fn why_not(&self) -> Option<Why> {
+        if self.run.load(Ordering::Relaxed) == 0 {
+            return Some(Why::Others);
+        }
+        let mut own = self.own.lock();
+        if !own.idle_class {
+            if cpu::run_when_idle().is_err() {
+                return Some(Why::Unable);
+            }
+            own.idle_class = true;
+        }
+        None
+    }
+
+    /// Whether the machine has other things to do. The client waits.
+    fn is_crowded(&self) -> bool {
+        let mut own = self.own.lock();
+        own.requests = own.requests.wrapping_add(1);
+        if own.requests % BUSY_LOOK != 0 {
+            return false;
+        }
+        // Once may be chance.
+        let now = self.others_running() >= self.cpus.count() / 2;
+        std::mem::replace(&mut own.crowded, now) && now
+    }
+
+    /// Goes where the client is.
+    fn follow(&self) -> Result<(), Why> {
+        let mut own = self.own.lock();
+        let own = &mut *own;
+        let client = self.client.load(Ordering::Relaxed);
+        if own.client.as_ref().is_none_or(|(c, _)| *c != client) {
+            own.client = Watched::new(client).ok().map(|w| (client, w));
+        }
+        let Some(seen) = own.client.as_ref().and_then(|(_, watched)| watched.look()) else {
+            own.client = None;
+            return Err(Why::Others);
+        };
+        let cpu = seen.cpu;
+        if !self.cpus.has(cpu) {
+            return Err(Why::Unable);
+        }
+        if own.cpu == Some(cpu) {
+            return Ok(());
+        }
+        own.cpu = Some(cpu);
+        match Cpus::only(cpu).map(|there| there.confine(None)) {
+            Some(Ok(())) => Ok(()),
+            _ => Err(Why::Unable),
+        }
+    }
+}

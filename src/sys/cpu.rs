@@ -1,0 +1,178 @@
+//! Which CPU a thread runs on, and may run on.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use rustix::thread::{CpuSet, Pid};
+
+use super::{Errno, Result};
+
+/// CPUs that a thread may run on.
+#[derive(Debug, Clone, Copy)]
+pub struct Cpus(CpuSet);
+
+impl Cpus {
+    /// Those of the calling thread.
+    ///
+    /// # Errors
+    /// EINVAL where the kernel knows more CPUs than fit (1,024).
+    pub fn of_this_thread() -> Result<Cpus> {
+        Ok(Cpus(rustix::thread::sched_getaffinity(None)?))
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.count() as usize
+    }
+
+    /// Whether this one is among them.
+    pub fn has(&self, cpu: usize) -> bool {
+        cpu < CpuSet::MAX_CPU && self.0.is_set(cpu)
+    }
+
+    /// This one alone.
+    pub fn only(cpu: usize) -> Option<Cpus> {
+        let mut set = CpuSet::new();
+        (cpu < CpuSet::MAX_CPU).then(|| {
+            set.set(cpu);
+            Cpus(set)
+        })
+    }
+
+    /// Makes a thread of this process run on these alone; `None`: the caller.
+    ///
+    /// # Errors
+    /// EINVAL where none of them is left in its cpuset, EPERM behind a seccomp filter.
+    pub fn confine(&self, thread: Option<Thread>) -> Result<()> {
+        let pid = thread.map(|t| t.0);
+        Ok(rustix::thread::sched_setaffinity(pid, &self.0)?)
+    }
+}
+
+/// A thread, as the kernel numbers them.
+#[derive(Debug, Clone, Copy)]
+pub struct Thread(Pid);
+
+impl Thread {
+    /// The calling one.
+    pub fn current() -> Thread {
+        Thread(rustix::thread::gettid())
+    }
+}
+
+/// Makes the calling thread one that runs only when nobody else wants its CPU
+/// (SCHED_IDLE, sched(7)), for ever: the way back is a privileged one.
+///
+/// # Errors
+/// EPERM behind a seccomp filter.
+pub fn run_when_idle() -> Result<()> {
+    // SAFETY: all zeroes is a value of the type; SCHED_IDLE takes priority 0.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live sched_param, which the kernel only reads. By
+    // number and not by the C library's function: musl's answers ENOSYS.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            0,
+            libc::SCHED_IDLE,
+            &raw const param,
+        )
+    };
+    match done {
+        0 => Ok(()),
+        _ => Err(Errno::last()),
+    }
+}
+
+/// Nanoseconds for which the calling thread has had a CPU.
+pub fn time_on_cpu() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let whole = u64::try_from(t.tv_sec).unwrap_or(0);
+    whole * 1_000_000_000 + u64::try_from(t.tv_nsec).unwrap_or(0)
+}
+
+/// A thread of anybody's, watched by way of /proc.
+#[derive(Debug)]
+pub struct Watched(File);
+
+impl Watched {
+    /// This one, by its number in our /proc.
+    ///
+    /// # Errors
+    /// ENOENT where it is gone or hidden (hidepid=).
+    pub fn new(thread: u32) -> Result<Watched> {
+        let file = File::open(format!("/proc/{thread}/stat"));
+        file.map(Watched).map_err(|e| Errno::from_io(&e))
+    }
+
+    /// Where it is now; `None` where it is gone.
+    pub fn look(&self) -> Option<Look> {
+        let mut line = [0; 1024];
+        let n = self.0.read_at(&mut line, 0).ok()?;
+        look_in(line.get(..n)?)
+    }
+}
+
+/// What a thread is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Whether it runs or wants to.
+    pub runs: bool,
+    /// The CPU it runs on or ran on last.
+    pub cpu: usize,
+}
+
+/// Fields 3 and 39 of /proc/PID/stat (proc_pid_stat(5)). The second one, a name in
+/// parentheses, may hold anything.
+fn look_in(line: &[u8]) -> Option<Look> {
+    let behind_name = line.iter().rposition(|b| *b == b')')?;
+    let fields = std::str::from_utf8(line.get(behind_name + 1..)?).ok()?;
+    let mut fields = fields.split_ascii_whitespace();
+    let runs = fields.next()? == "R";
+    let cpu = fields.nth(35)?.parse().ok()?;
+    Some(Look { runs, cpu })
+}
+
+/// How many threads of the whole machine run or want to, at this moment: the
+/// fourth field of /proc/loadavg.
+pub fn running() -> Option<usize> {
+    let line = std::fs::read_to_string("/proc/loadavg").ok()?;
+    let field = line.split_ascii_whitespace().nth(3)?;
+    field.split_once('/')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_found_behind_any_name() {
+        let rest = "S 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 20 0 1 0 99 100 200 300 1 1 0 0 0 0 0 1 0 1 0 0 17 5 0 0 0";
+        for name in ["sh", "a) R 1 2 (b", "((", "\u{fc}"] {
+            let seen = look_in(format!("12 ({name}) {rest}").as_bytes()).unwrap();
+            assert_eq!((seen.runs, seen.cpu), (false, 5));
+        }
+        for bad in ["", "12", "12 (sh", "12 (sh)", "12 (sh) S 1 2"] {
+            assert_eq!(look_in(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_confined_thread_is_seen_where_it_is() {
+        let all = Cpus::of_this_thread().unwrap();
+        for cpu in (0..64).filter(|c| all.has(*c)) {
+            let only = Cpus::only(cpu).unwrap();
+            let seen = std::thread::spawn(move || {
+                only.confine(None).unwrap();
+                let me = u32::try_from(Thread::current().0.as_raw_nonzero().get()).unwrap();
+                (
+                    Watched::new(me).unwrap().look().unwrap(),
+                    Cpus::of_this_thread().unwrap().count(),
+                )
+            });
+            assert_eq!(seen.join().unwrap(), (Look { runs: true, cpu }, 1));
+        }
+        assert!(running().is_some_and(|n| n >= 1));
+        assert!(time_on_cpu() > 0);
+    }
+}
