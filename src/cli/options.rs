@@ -206,7 +206,11 @@ impl Reader {
                 options.follow_client = choice(
                     key,
                     word,
-                    &[("on", FollowClient::InBursts), ("off", FollowClient::Never)],
+                    &[
+                        ("on", FollowClient::InBursts),
+                        ("always", FollowClient::Always),
+                        ("off", FollowClient::Never),
+                    ],
                 )?;
             }
             "polling" => {

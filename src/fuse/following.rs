@@ -43,6 +43,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::overlay::options::FollowClient;
 use crate::sys::cpu::{self, Cpus, Watched};
 use crate::sys::poll;
 
@@ -111,6 +112,8 @@ impl Drop for Ending {
 pub struct Following {
     device: OwnedFd,
     cpus: Cpus,
+    /// Whether it matters what else the machine has to do.
+    heeds_others: bool,
     begun: Instant,
     /// Whether the follower is to serve, and nobody else.
     on: AtomicBool,
@@ -169,21 +172,25 @@ enum Why {
 }
 
 impl Following {
-    /// For a connection that is served by so many event loops; `None` where there is
-    /// nothing to choose: fewer than three loops, or one CPU.
+    /// For a connection that is served by so many event loops; `None` where nobody
+    /// wants it or there is nothing to choose: fewer than three loops, or one CPU.
     ///
     /// # Errors
     /// EMFILE where there is no descriptor left.
-    pub fn of(device: &OwnedFd, loops: usize) -> std::io::Result<Option<Self>> {
-        let Some(cpus) = Cpus::of_this_thread().ok().filter(|c| c.count() > 1) else {
+    pub fn of(when: FollowClient, device: &OwnedFd, loops: usize) -> std::io::Result<Option<Self>> {
+        let cpus = Cpus::of_this_thread().ok().filter(|c| c.count() > 1);
+        let (Some(cpus), 3..) = (cpus, loops) else {
             return Ok(None);
         };
-        if loops < 3 {
-            return Ok(None);
-        }
+        let heeds_others = match when {
+            FollowClient::Never => return Ok(None),
+            FollowClient::InBursts => true,
+            FollowClient::Always => false,
+        };
         Ok(Some(Following {
             device: device.try_clone()?,
             cpus,
+            heeds_others,
             begun: Instant::now(),
             on: AtomicBool::new(false),
             state: AtomicU32::new(AWAY),
@@ -308,7 +315,7 @@ impl Following {
             return false;
         }
         // The client may be running already.
-        if self.others_running() > self.cpus.count() / 2 {
+        if self.heeds_others && self.others_running() > self.cpus.count() / 2 {
             self.not_before.store(now + FIRST_PAUSE, Ordering::Relaxed);
             return false;
         }
@@ -501,7 +508,7 @@ impl Following {
             return false;
         }
         // Once may be chance.
-        let now = self.others_running() >= self.cpus.count() / 2;
+        let now = self.heeds_others && self.others_running() >= self.cpus.count() / 2;
         std::mem::replace(&mut own.crowded, now) && now
     }
 

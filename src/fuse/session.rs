@@ -146,10 +146,7 @@ fn waiting_of(manner: &Manner, device: &OwnedFd, loops: usize) -> std::io::Resul
     if let Some(polling) = Polling::of(manner.polling, device, loops)? {
         return Ok(Some(Waiting::Polling(polling)));
     }
-    if manner.follow_client == FollowClient::Never || loops < 2 {
-        return Ok(None);
-    }
-    let following = Following::of(device, loops + 1)?;
+    let following = Following::of(manner.follow_client, device, loops + 1)?;
     Ok(following.map(Waiting::Following))
 }
 

@@ -44,9 +44,12 @@ pub enum PollRequests {
 /// `follow_client=`: whether an event loop goes to the CPU that its client runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FollowClient {
-    /// While one client asks in a burst, and nobody polls for requests.
+    /// While one client asks in a burst, the machine has little else to do and nobody
+    /// polls for requests.
     #[default]
     InBursts,
+    /// The same, whatever else the machine has to do: for tests.
+    Always,
     /// Never.
     Never,
 }

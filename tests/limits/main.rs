@@ -12,6 +12,7 @@ mod support;
 mod ahead;
 mod aside;
 mod depth;
+mod following;
 mod forgotten;
 mod held;
 mod passthrough;

@@ -12,7 +12,7 @@ use super::support::story::require_real_root;
 use super::support::{Base, Layers, Mount};
 
 /// Names that are not there, one request each.
-fn ask(layers: &Layers, mark: &str, count: u32) {
+pub fn ask(layers: &Layers, mark: &str, count: u32) {
     for i in 0..count {
         let path = layers.at(&format!("missing-{mark}-{i}"));
         assert!(path.symlink_metadata().is_err());
@@ -32,7 +32,11 @@ fn a_request_that_waits_for_a_disk_holds_up_no_other() {
     if !require_real_root() || !require_program("strace") {
         return;
     }
-    for words in ["max_threads=2", "polling=on,max_threads=2"] {
+    for words in [
+        "max_threads=2",
+        "polling=on,max_threads=2",
+        "follow_client=always,max_threads=2",
+    ] {
         one_waits_and_others_do_not(words);
     }
 }
@@ -72,8 +76,14 @@ fn several_clients_at_once_are_all_answered() {
     if !require_real_root() {
         return;
     }
+    for words in ["polling=on", "follow_client=always"] {
+        many_are_answered(&format!("{words},max_threads=4,timeout=0"));
+    }
+}
+
+fn many_are_answered(words: &str) {
     let layers = Layers::new(Base::Shm, 1);
-    let mount = Mount::acetate(&layers, "polling=on,max_threads=4,timeout=0");
+    let mount = Mount::acetate(&layers, words);
     std::thread::scope(|scope| {
         for client in 0..8 {
             let layers = &layers;
@@ -100,7 +110,12 @@ fn without_requests_no_time_is_spent() {
     if !require_real_root() {
         return;
     }
-    for words in ["max_threads=3", "polling=on", "polling=auto"] {
+    for words in [
+        "max_threads=3",
+        "polling=on",
+        "polling=auto",
+        "follow_client=always",
+    ] {
         let layers = Layers::new(Base::Shm, 1);
         let mount = Mount::acetate(&layers, words);
         ask(&layers, "busy", 5000);
@@ -126,10 +141,14 @@ fn unmounted_in_the_middle_of_it_the_daemon_ends() {
     }
     for round in 0..12 {
         let layers = Layers::new(Base::Shm, 1);
-        let words = ["max_threads=3", "polling=on,max_threads=3"][round % 2];
+        let words = [
+            "max_threads=3",
+            "polling=on,max_threads=3",
+            "follow_client=always",
+        ][round % 3];
         let mount = Mount::acetate(&layers, words);
         std::thread::scope(|scope| {
-            for client in 0..=(round % 3) {
+            for client in 0..=(round % 4) {
                 let layers = &layers;
                 scope.spawn(move || ask(layers, &client.to_string(), 400));
             }

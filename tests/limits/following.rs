@@ -1,0 +1,218 @@
+//! The event loop that goes where its client is: it holds nobody up, whatever else the
+//! machine does, and takes no time where nothing is asked.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::polling::ask;
+use super::support::story::require_real_root;
+use super::support::{Base, Layers, Mount, skip};
+
+/// `SCHED_IDLE`, as the 41st field of /proc/PID/stat shows it.
+const IDLE_CLASS: &str = "5";
+
+/// Fields of /proc/PID/task/*/stat behind the name, of the threads that are of the idle
+/// class.
+fn followers(pid: u32) -> Vec<Vec<String>> {
+    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let lines = tasks.filter_map(|task| stat(task.unwrap()));
+    let fields = |line: String| {
+        let behind_name = line.rsplit(") ").next().unwrap();
+        let fields = behind_name.split_whitespace().map(str::to_owned);
+        fields.collect::<Vec<_>>()
+    };
+    let all = lines.map(fields);
+    all.filter(|f| f.get(38).is_some_and(|policy| policy == IDLE_CLASS))
+        .collect()
+}
+
+fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn there_are_several_cpus() -> bool {
+    let several = cpus() > 1;
+    if !several {
+        skip("there is one CPU: nobody is followed");
+    }
+    several
+}
+
+/// Asks until there is a follower; requests of a thread of its own in between, since
+/// one that steps back may have been held off its CPU by the rest of the machine.
+fn until_followed(layers: &Layers, mount: &Mount) {
+    let begun = Instant::now();
+    while followers(mount.pid().unwrap()).is_empty() {
+        ask(layers, "followed", 200);
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "nobody follows a client that asks in a burst"
+        );
+    }
+}
+
+/// Programs that compute until they are dropped, one for each CPU.
+struct Hogs(Vec<Child>);
+
+impl Hogs {
+    fn start(count: usize) -> Hogs {
+        let hog = |_| {
+            let mut shell = Command::new("/bin/sh");
+            shell.args(["-c", "while :; do :; done"]);
+            shell.stdin(Stdio::null()).spawn().unwrap()
+        };
+        Hogs((0..count).map(hog).collect())
+    }
+}
+
+impl Drop for Hogs {
+    fn drop(&mut self) {
+        for hog in &mut self.0 {
+            hog.kill().unwrap();
+            hog.wait().unwrap();
+        }
+    }
+}
+
+#[test]
+fn one_loop_follows_a_client_that_asks_in_a_burst() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always");
+    assert!(followers(mount.pid().unwrap()).is_empty());
+    until_followed(&layers, &mount);
+    ask(&layers, "more", 2000);
+    assert_eq!(followers(mount.pid().unwrap()).len(), 1);
+    drop(mount);
+}
+
+#[test]
+fn nobody_follows_where_that_is_off() {
+    if !require_real_root() {
+        return;
+    }
+    for words in [
+        "follow_client=off",
+        "follow_client=always,polling=on",
+        "follow_client=always,max_threads=1",
+    ] {
+        let layers = Layers::new(Base::Shm, 1);
+        let mount = Mount::acetate(&layers, words);
+        ask(&layers, "burst", 3000);
+        assert!(followers(mount.pid().unwrap()).is_empty(), "{words}");
+        drop(mount);
+    }
+}
+
+/// A thread of the idle class gets nothing of a CPU that others compute on: somebody has
+/// to see it.
+#[test]
+fn a_client_is_answered_though_every_cpu_is_taken() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always");
+    until_followed(&layers, &mount);
+    for round in 0..4 {
+        let hogs = Hogs::start(cpus() * 2);
+        let begun = Instant::now();
+        for i in 0..300 {
+            let path = layers.at(&format!("f-{round}-{i}"));
+            fs::write(&path, [1; 100]).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), [1; 100]);
+            fs::remove_file(&path).unwrap();
+        }
+        let spent = begun.elapsed();
+        drop(hogs);
+        // 4,000 requests. A follower that nobody looks after takes minutes.
+        assert!(spent < Duration::from_secs(30), "{spent:?}");
+        ask(&layers, &format!("between-{round}"), 500);
+    }
+    drop(mount);
+}
+
+/// The follower waits in poll(2) while its client computes; then another one comes.
+#[test]
+fn another_client_is_answered_while_the_first_one_computes() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always,timeout=0");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stopped = || stop.load(std::sync::atomic::Ordering::Relaxed);
+        for client in 0..cpus() {
+            let layers = &layers;
+            scope.spawn(move || {
+                while !stopped() {
+                    ask(layers, &format!("computing-{client}"), 100);
+                    let begun = Instant::now();
+                    while begun.elapsed() < Duration::from_millis(30) {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+        }
+        let mut longest = Duration::ZERO;
+        for i in 0..200 {
+            std::thread::sleep(Duration::from_millis(3));
+            let begun = Instant::now();
+            ask(&layers, &format!("other-{i}"), 1);
+            longest = longest.max(begun.elapsed());
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(longest < Duration::from_secs(3), "{longest:?}");
+    });
+    drop(mount);
+}
+
+/// Its times are in the statistics, and are its own: the client computes for a
+/// millisecond after each answer.
+#[test]
+fn what_the_client_does_after_its_answer_is_not_counted_as_ours() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always");
+    until_followed(&layers, &mount);
+    for i in 0..300 {
+        ask(&layers, &format!("slowly-{i}"), 1);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(1) {
+            std::hint::spin_loop();
+        }
+    }
+    let stats = Command::new(env!("CARGO_BIN_EXE_acetate"))
+        .args(["stats", "--format", "json"])
+        .arg(&layers.merged)
+        .output()
+        .unwrap();
+    let stats: serde_json::Value = serde_json::from_slice(&stats.stdout).unwrap();
+    let text = stats.to_string();
+    let lookup = find(&stats, "lookup").unwrap_or_else(|| panic!("{text}"));
+    let median = lookup["p50_ns"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{text}"));
+    assert!(median < 500_000, "{text}");
+    drop(mount);
+}
+
+/// The object that describes this kind of request.
+fn find<'a>(value: &'a serde_json::Value, kind: &str) -> Option<&'a serde_json::Value> {
+    match value {
+        serde_json::Value::Object(map) => match map.get(kind) {
+            Some(found) if found.is_object() => Some(found),
+            _ if map.values().any(|v| v == kind) => Some(value),
+            _ => map.values().find_map(|v| find(v, kind)),
+        },
+        serde_json::Value::Array(items) => items.iter().find_map(|v| find(v, kind)),
+        _ => None,
+    }
+}
