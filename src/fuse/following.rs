@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::overlay::options::FollowClient;
+use super::follower::Own;
 use crate::sys::cpu::{self, Cpus, Watched};
 use crate::sys::poll;
 
@@ -53,10 +54,8 @@ const START: u32 = 32;
 const SOON: u64 = 500_000;
 /// What a request of somebody else takes back, in requests.
 const STRANGER: u32 = 8;
-/// Requests from one look at how busy the machine is to the next.
-const BUSY_LOOK: u32 = 64;
 /// Without requests for so long the follower steps back.
-const QUIET: Duration = Duration::from_millis(10);
+pub(super) const QUIET: Duration = Duration::from_millis(10);
 /// How often somebody looks after the follower.
 const TICK: Duration = Duration::from_millis(4);
 /// After so many looks that found it doing nothing it steps back.
@@ -72,21 +71,11 @@ const DID_WELL: u64 = 1_000_000_000;
 const SAMPLED: u64 = 8;
 
 /// The follower is away, or on its way to its place.
-const AWAY: u32 = 0;
+pub(super) const AWAY: u32 = 0;
 /// It waits for requests.
-const WAITING: u32 = 1;
+pub(super) const WAITING: u32 = 1;
 /// It has seen one and reads it, or is at work on it.
-const SERVING: u32 = 2;
-
-/// What only the follower uses.
-#[derive(Debug, Default)]
-struct Own {
-    idle_class: bool,
-    client: Option<(u32, Watched)>,
-    cpu: Option<usize>,
-    requests: u32,
-    crowded: bool,
-}
+pub(super) const SERVING: u32 = 2;
 
 std::thread_local! {
     /// Whether this thread is an event loop that is at work on a request.
@@ -110,30 +99,30 @@ impl Drop for Ending {
 /// One mount's.
 #[derive(Debug)]
 pub struct Following {
-    device: OwnedFd,
-    cpus: Cpus,
+    pub(super) device: OwnedFd,
+    pub(super) cpus: Cpus,
     /// Whether it matters what else the machine has to do.
-    heeds_others: bool,
+    pub(super) heeds_others: bool,
     begun: Instant,
     /// Whether the follower is to serve, and nobody else.
-    on: AtomicBool,
+    pub(super) on: AtomicBool,
     /// [`AWAY`], [`WAITING`] or [`SERVING`]; written by the follower, but for the way
     /// from `WAITING` to `AWAY`.
-    state: AtomicU32,
+    pub(super) state: AtomicU32,
     /// Counts what the follower does.
-    beats: AtomicU64,
+    pub(super) beats: AtomicU64,
     follower: OnceLock<(thread::Thread, cpu::Thread)>,
-    own: Mutex<Own>,
+    pub(super) own: Mutex<Own>,
     /// Event loops that have served something and say when they end.
     known: AtomicUsize,
     /// Whether one of them has ended.
-    ended: AtomicBool,
+    pub(super) ended: AtomicBool,
     /// Event loops but the follower that are not away.
-    readers: AtomicUsize,
+    pub(super) readers: AtomicUsize,
     /// Whose requests have come in succession: a thread's number.
-    client: AtomicU32,
+    pub(super) client: AtomicU32,
     /// How many.
-    run: AtomicU32,
+    pub(super) run: AtomicU32,
     /// When the last one came, in nanoseconds since `begun`.
     last: AtomicU64,
     /// Since when there is a follower at work.
@@ -158,7 +147,7 @@ struct Seen {
 
 /// Why the follower steps back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+pub(super) enum Why {
     /// Nothing is asked.
     Quiet,
     /// Others ask too, or the client is gone.
@@ -324,7 +313,7 @@ impl Following {
     }
 
     /// How many threads of the machine run or want to, but for this one.
-    fn others_running(&self) -> usize {
+    pub(super) fn others_running(&self) -> usize {
         cpu::running().map_or(usize::MAX, |n| n.saturating_sub(1))
     }
 
@@ -394,7 +383,7 @@ impl Following {
     }
 
     /// Gives the requests back to all loops.
-    fn step_back(&self, why: Why) {
+    pub(super) fn step_back(&self, why: Why) {
         let now = self.nanoseconds(Instant::now());
         let pause = match why {
             Why::Quiet => 0,
@@ -415,126 +404,13 @@ impl Following {
         self.run.store(0, Ordering::Relaxed);
         self.not_before
             .fetch_max(now.saturating_add(pause), Ordering::Relaxed);
-        self.on.store(false, Ordering::Release);
-        let waiting = (WAITING, AWAY);
+        self.on.store(false, Ordering::SeqCst);
+        // One that serves goes away by itself.
         self.state
-            .compare_exchange(waiting.0, waiting.1, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(WAITING, AWAY, Ordering::SeqCst, Ordering::Relaxed)
             .unwrap_or_default();
         // Without the lock: one that goes to sleep at this moment is the watcher,
         // which looks again, or is woken by it.
         self.back.notify_all();
-    }
-
-    /// The follower, until there is a request for it, or the end.
-    fn wait_for_client(&self) {
-        loop {
-            if !self.on.load(Ordering::Acquire) || self.state.load(Ordering::Acquire) == AWAY {
-                self.park();
-            }
-            if self.ended.load(Ordering::Acquire) {
-                return;
-            }
-            self.state.store(WAITING, Ordering::Release);
-            self.beats.fetch_add(1, Ordering::Relaxed);
-            if let Some(why) = self.why_not() {
-                self.step_back(why);
-                continue;
-            }
-            let came = match poll::is_readable(&self.device) {
-                true => match self.is_crowded() {
-                    true => {
-                        self.step_back(Why::Busy);
-                        continue;
-                    }
-                    false => true,
-                },
-                false => {
-                    if let Err(why) = self.follow() {
-                        self.step_back(why);
-                        continue;
-                    }
-                    poll::becomes_readable(&self.device, QUIET)
-                }
-            };
-            let taken = self.state.compare_exchange(
-                WAITING,
-                match came {
-                    true => SERVING,
-                    false => AWAY,
-                },
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
-            match (came, taken) {
-                (true, Ok(_)) => return,
-                (false, Ok(_)) => self.step_back(Why::Quiet),
-                (_, Err(_)) => {}
-            }
-        }
-    }
-
-    /// Until the other loops are away.
-    fn park(&self) {
-        self.state.store(AWAY, Ordering::Release);
-        while !self.ended.load(Ordering::Acquire)
-            && !(self.on.load(Ordering::Acquire) && self.readers.load(Ordering::Acquire) == 0)
-        {
-            thread::park();
-        }
-        let mut own = self.own.lock();
-        (own.cpu, own.requests, own.crowded) = (None, 0, false);
-    }
-
-    /// Why nobody is to be followed any more, if so.
-    fn why_not(&self) -> Option<Why> {
-        if self.run.load(Ordering::Relaxed) == 0 {
-            return Some(Why::Others);
-        }
-        let mut own = self.own.lock();
-        if !own.idle_class {
-            if cpu::run_when_idle().is_err() {
-                return Some(Why::Unable);
-            }
-            own.idle_class = true;
-        }
-        None
-    }
-
-    /// Whether the machine has other things to do. The client waits.
-    fn is_crowded(&self) -> bool {
-        let mut own = self.own.lock();
-        own.requests = own.requests.wrapping_add(1);
-        if own.requests % BUSY_LOOK != 0 {
-            return false;
-        }
-        // Once may be chance.
-        let now = self.heeds_others && self.others_running() >= self.cpus.count() / 2;
-        std::mem::replace(&mut own.crowded, now) && now
-    }
-
-    /// Goes where the client is.
-    fn follow(&self) -> Result<(), Why> {
-        let mut own = self.own.lock();
-        let own = &mut *own;
-        let client = self.client.load(Ordering::Relaxed);
-        if own.client.as_ref().is_none_or(|(c, _)| *c != client) {
-            own.client = Watched::new(client).ok().map(|w| (client, w));
-        }
-        let Some(seen) = own.client.as_ref().and_then(|(_, watched)| watched.look()) else {
-            own.client = None;
-            return Err(Why::Others);
-        };
-        let cpu = seen.cpu;
-        if !self.cpus.has(cpu) {
-            return Err(Why::Unable);
-        }
-        if own.cpu == Some(cpu) {
-            return Ok(());
-        }
-        own.cpu = Some(cpu);
-        match Cpus::only(cpu).map(|there| there.confine(None)) {
-            Some(Ok(())) => Ok(()),
-            _ => Err(Why::Unable),
-        }
     }
 }

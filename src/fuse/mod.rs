@@ -16,6 +16,7 @@ pub mod convert;
 pub mod counters;
 pub mod fence;
 pub mod figures;
+mod follower;
 pub mod following;
 mod forgetting;
 pub mod gate;

@@ -29,7 +29,9 @@ use crate::layer::records::SideTable;
 use crate::layer::{Hold, Known, Layer, LayerId, UPPER, acl};
 use crate::sys::dir::Cross;
 use crate::sys::probe::WhiteoutKind;
-use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, best_effort, dir, probe, xattr};
+use crate::sys::{
+    Errno, Kind, Name, ObjectId, Result, Spot, best_effort, dir, mount, probe, xattr,
+};
 
 /// Most lowers a mount may have: what podman may ask for (contract 2.2).
 const MAX_LOWERS: usize = 500;
@@ -301,6 +303,7 @@ fn finish_upper(
         namespace,
         index,
         durability: options.durability,
+        in_memory: mount::is_memory(work.as_fd()),
         disguise,
         squashed: options.squash_uid.is_some() && options.squash_gid.is_some(),
         counter: AtomicU64::new(1),

@@ -97,6 +97,13 @@ pub fn is_local(directory: BorrowedFd<'_>) -> bool {
     rustix::fs::fstatfs(directory).is_ok_and(|s| LOCAL.contains(&(s.f_type as u64 & 0xFFFF_FFFF)))
 }
 
+/// Whether a directory is of a file system that lies in memory: tmpfs or ramfs.
+pub fn is_memory(directory: BorrowedFd<'_>) -> bool {
+    const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58F6];
+    let kind = rustix::fs::fstatfs(directory).map(|s| s.f_type as u64 & 0xFFFF_FFFF);
+    kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
+}
+
 /// Whether a held directory is of a FUSE mount whose process has ended.
 pub fn is_dead(directory: &OwnedFd) -> bool {
     matches!(

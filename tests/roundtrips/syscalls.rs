@@ -276,7 +276,8 @@ fn each_operation_costs_so_many_system_calls() {
         return;
     }
     let layers = layers();
-    let mount = Mount::acetate(&layers, "polling=off");
+    // A follower looks after its client now and then.
+    let mount = Mount::acetate(&layers, "follow_client=off");
     let pid = mount.pid().unwrap();
     let mut wrong = Vec::new();
     for (i, operation) in operations().into_iter().enumerate() {

@@ -8,6 +8,7 @@ use super::ensure_upper::Need;
 use super::remove::stands_alone;
 use crate::overlay::Overlay;
 use crate::overlay::inode::node::Node;
+use crate::overlay::upper::Upper;
 use crate::sys::Kind;
 
 /// Files above this are copied by a worker, never by an event loop.
@@ -65,6 +66,7 @@ impl Overlay {
 
     /// Whether a sync has anything to wait for.
     pub fn sync_is_long(&self, node: &Arc<Node>) -> bool {
-        node.is_upper() && self.stack.upper.as_ref().is_some_and(|u| u.syncs())
+        let waits = |u: &Upper| u.syncs() && !u.in_memory;
+        node.is_upper() && self.stack.upper.as_ref().is_some_and(|u| waits(u))
     }
 }

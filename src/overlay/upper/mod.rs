@@ -64,6 +64,8 @@ pub struct Upper {
     pub unnamed_files: bool,
     /// Whether anything is synced.
     pub durability: Durability,
+    /// It lies in memory: a sync has nothing to wait for.
+    pub in_memory: bool,
     /// Owner and mode are written to an xattr instead.
     pub disguise: Option<XattrPermissions>,
     /// Every owner and group is shown as one, whatever is on disk: an owner that
