@@ -24,7 +24,7 @@ use super::counters::{Counters, Moved, Op};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::passthrough::Wanted;
-use super::serving::{Serving, Waiting};
+use super::serving::{Serving, Waiting, answering};
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::ops::attr::Change;
@@ -342,7 +342,10 @@ impl Filesystem for Adapter {
         let s = &self.shared;
         let _serving = s.serving(Op::Readlink, req);
         match s.node(ino).and_then(|n| s.overlay.readlink(&n)) {
-            Ok(t) => reply.data(&t),
+            Ok(t) => {
+                answering();
+                reply.data(&t);
+            }
             Err(e) => reply.error(errno(e)),
         }
     }
@@ -578,6 +581,7 @@ impl Filesystem for Adapter {
         with_buffer(size as usize, fill, |r| match r {
             Ok(data) => {
                 s.counters.moved(Moved::Read, data.len());
+                answering();
                 reply.data(data);
             }
             Err(e) => reply.error(errno(e)),
@@ -715,7 +719,9 @@ impl Filesystem for Adapter {
         if s.is_shell(ino) {
             return s.shell_listing(offset, reply);
         }
-        match s.readdir(ino, offset, &mut reply) {
+        let listed = s.readdir(ino, offset, &mut reply);
+        answering();
+        match listed {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(e)),
         }
@@ -735,7 +741,9 @@ impl Filesystem for Adapter {
             // Nobody lists it but the mount command's own check.
             return reply.error(errno(Errno::ENOSYS));
         }
-        match s.readdirplus(ino, offset, &mut reply) {
+        let listed = s.readdirplus(ino, offset, &mut reply);
+        answering();
+        match listed {
             Ok(()) => reply.ok(),
             Err(e) => reply.error(errno(e)),
         }

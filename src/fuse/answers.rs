@@ -17,7 +17,7 @@ use super::counters::{Counters, Moved};
 use super::gate::Gate;
 use super::notify::OldAttributes;
 use super::passthrough::Passthrough;
-use super::serving::{Serving, Waiting};
+use super::serving::{Serving, Waiting, answering};
 use super::workers::Workers;
 use crate::overlay::absence::Absence;
 use crate::overlay::inode::node::Node;
@@ -146,6 +146,7 @@ impl Shared {
         match entry {
             Ok(Some(e)) => {
                 self.overlay.remember(&e.node);
+                answering();
                 reply.entry(self.ttl_of(e.node.ino), &self.attr(&e.attr), Generation(0));
             }
             Ok(None) => self.reply_negative(reply),
@@ -155,10 +156,12 @@ impl Shared {
 
     /// Node id 0 with a time: the kernel remembers that nothing is there.
     pub(super) fn reply_negative(&self, reply: ReplyEntry) {
+        answering();
         reply.entry(&self.ttl, &negative_attr(), Generation(0));
     }
 
     pub(super) fn reply_attr(&self, attr: Result<Attr>, reply: ReplyAttr) {
+        answering();
         match attr {
             Ok(a) => reply.attr(self.ttl_of(a.ino), &self.attr(&a)),
             Err(e) => reply.error(errno(e)),
@@ -444,6 +447,7 @@ pub(super) fn negative_attr() -> fuser::FileAttr {
 }
 
 pub(super) fn reply_empty(r: Result<()>, reply: ReplyEmpty) {
+    answering();
     match r {
         Ok(()) => reply.ok(),
         Err(e) => reply.error(errno(e)),
@@ -451,6 +455,7 @@ pub(super) fn reply_empty(r: Result<()>, reply: ReplyEmpty) {
 }
 
 pub(super) fn reply_xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) {
+    answering();
     match value {
         Err(e) => reply.error(errno(e)),
         Ok(v) if size == 0 => reply.size(u32::try_from(v.len()).unwrap_or(u32::MAX)),
@@ -460,6 +465,7 @@ pub(super) fn reply_xattr(value: Result<Vec<u8>>, size: u32, reply: ReplyXattr) 
 }
 
 pub(super) fn reply_written(n: Result<usize>, reply: ReplyWrite) {
+    answering();
     match n {
         Ok(n) => reply.written(u32::try_from(n).unwrap_or(u32::MAX)),
         Err(e) => reply.error(errno(e)),

@@ -14,6 +14,12 @@ use crate::sys::poll;
 /// Requests from one look at how busy the machine is to the next.
 const BUSY_LOOK: u32 = 64;
 
+/// A client that is moved more often than once in so many requests is not followed: it
+/// costs more than it gains. Before Linux 5.4 the kernel does not leave it in its place.
+const REQUESTS_A_MOVE: u32 = 6;
+/// So many moves are no sign of that.
+const MOST_MOVES: u32 = 20;
+
 /// What only the follower uses.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -21,6 +27,7 @@ pub(super) struct Own {
     client: Option<(u32, Watched)>,
     cpu: Option<usize>,
     requests: u32,
+    moves: u32,
     crowded: bool,
 }
 
@@ -80,13 +87,17 @@ impl Following {
     /// Until the other loops are away.
     fn park(&self) {
         self.state.store(AWAY, Ordering::Release);
-        while !self.ended.load(Ordering::Acquire)
-            && !(self.on.load(Ordering::Acquire) && self.readers.load(Ordering::Acquire) == 0)
-        {
+        let may_begin =
+            || self.on.load(Ordering::Acquire) && self.readers.load(Ordering::Acquire) == 0;
+        while !self.ended.load(Ordering::Acquire) && !may_begin() {
             thread::park();
         }
         let mut own = self.own.lock();
-        (own.cpu, own.requests, own.crowded) = (None, 0, false);
+        *own = Own {
+            idle_class: own.idle_class,
+            client: own.client.take(),
+            ..Own::default()
+        };
     }
 
     /// Whether somebody is to be followed still.
@@ -99,14 +110,14 @@ impl Following {
             cpu::run_when_idle().map_err(|_| Why::Unable)?;
             own.idle_class = true;
         }
+        own.requests = own.requests.saturating_add(1);
         Ok(())
     }
 
     /// Whether the machine has other things to do. The client waits.
     fn is_crowded(&self) -> bool {
         let mut own = self.own.lock();
-        own.requests = own.requests.wrapping_add(1);
-        if own.requests % BUSY_LOOK != 0 {
+        if !own.requests.is_multiple_of(BUSY_LOOK) {
             return false;
         }
         // Once may be chance.
@@ -134,6 +145,10 @@ impl Following {
             return Ok(());
         }
         own.cpu = Some(cpu);
+        own.moves += 1;
+        if own.moves > MOST_MOVES && own.moves > own.requests / REQUESTS_A_MOVE {
+            return Err(Why::Unable);
+        }
         match Cpus::only(cpu).map(|there| there.confine(None)) {
             Some(Ok(())) => Ok(()),
             _ => Err(Why::Unable),

@@ -43,8 +43,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::overlay::options::FollowClient;
 use super::follower::Own;
+use crate::overlay::options::FollowClient;
 use crate::sys::cpu::{self, Cpus, Watched};
 use crate::sys::poll;
 
@@ -52,6 +52,8 @@ use crate::sys::poll;
 const START: u32 = 32;
 /// Longest time from one request's beginning to the next one's, in nanoseconds.
 const SOON: u64 = 500_000;
+/// The same on a machine that may be busy.
+const SOON_ENOUGH: u64 = 50_000_000;
 /// What a request of somebody else takes back, in requests.
 const STRANGER: u32 = 8;
 /// Without requests for so long the follower steps back.
@@ -67,8 +69,6 @@ const FIRST_PAUSE: u64 = 50_000_000;
 const LONGEST_PAUSE: u64 = 10_000_000_000;
 /// A follower that did well for so long, in nanoseconds, has its troubles forgotten.
 const DID_WELL: u64 = 1_000_000_000;
-/// Of so many requests that the follower answers the time of one is taken.
-const SAMPLED: u64 = 8;
 
 /// The follower is away, or on its way to its place.
 pub(super) const AWAY: u32 = 0;
@@ -230,7 +230,11 @@ impl Following {
         let last = self.last.swap(now, Ordering::Relaxed);
         let run = self.run.load(Ordering::Relaxed);
         let same = self.client.load(Ordering::Relaxed) == client;
-        let run = match (same, now.saturating_sub(last) < SOON) {
+        let soon = match self.heeds_others {
+            true => SOON,
+            false => SOON_ENOUGH,
+        };
+        let run = match (same, now.saturating_sub(last) < soon) {
             (true, true) => (run + 1).min(START),
             (true, false) if self.on.load(Ordering::Relaxed) => run,
             (true, false) => 0,
@@ -247,15 +251,6 @@ impl Following {
         let run = self.run.load(Ordering::Relaxed);
         self.run
             .store(run.saturating_sub(STRANGER), Ordering::Relaxed);
-    }
-
-    /// Whether the time of a request that begins now is to be taken: `None` where all are
-    /// taken. The follower is interrupted by its client as soon as that has its answer, so
-    /// that the clock would show the client's time with its own.
-    pub fn samples(&self) -> Option<bool> {
-        // Two beats a request.
-        let sampled = || self.beats.load(Ordering::Relaxed) / 2 % SAMPLED == 0;
-        FOLLOWER.get().then(sampled)
     }
 
     /// Whether this thread is the follower.

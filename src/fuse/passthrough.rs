@@ -61,6 +61,7 @@ use fuser::{
 };
 
 use super::answers::Shared;
+use super::serving::answering;
 use crate::overlay::inode::node::Node;
 use crate::overlay::{Entry, Overlay};
 
@@ -309,7 +310,10 @@ impl Shared {
                 let ttl = self.ttl_of(entry.node.ino);
                 reply.created_passthrough(ttl, &attr, generation, handle, flags, &id);
             }
-            How::Cached(flags) => reply.created(&self.ttl, &attr, generation, handle, flags),
+            How::Cached(flags) => {
+                answering();
+                reply.created(&self.ttl, &attr, generation, handle, flags);
+            }
         }
     }
 }

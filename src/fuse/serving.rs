@@ -3,7 +3,8 @@
 //! A request that is parked or goes to a worker takes this along, so that its time
 //! ends with the answer and not with the method.
 
-use std::time::{Duration, Instant};
+use std::cell::Cell;
+use std::time::Instant;
 
 use fuser::Request;
 
@@ -11,7 +12,6 @@ use super::answers::Shared;
 use super::counters::{Counters, Op};
 use super::following::Following;
 use super::polling::Polling;
-use crate::sys::cpu;
 
 /// What event loops do between an answer and the next request, other than sleep in
 /// read(2).
@@ -40,14 +40,18 @@ impl Waiting {
     }
 }
 
-/// How the time of a request is taken.
-#[derive(Debug, Clone, Copy)]
-enum Clock {
-    Real(Instant),
-    /// The time that the follower itself needs, which had so many nanoseconds before;
-    /// the real time where another thread answers.
-    Own(u64, Instant),
-    Not,
+std::thread_local! {
+    /// When the follower was about to send the answer to its request.
+    static ANSWERING: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The answer is ready and is sent now. To be said where requests are answered that
+/// come in bursts: the follower is interrupted by its client as soon as that has its
+/// answer, and the time that the client then needs is none of ours.
+pub(super) fn answering() {
+    if Following::is_follower() {
+        ANSWERING.set(Some(Instant::now()));
+    }
 }
 
 /// Begins a measurement; dropped, it ends it.
@@ -57,7 +61,7 @@ pub struct Serving {
     counters: &'static Counters,
     waiting: Option<&'static Waiting>,
     op: Op,
-    clock: Clock,
+    begun: Instant,
 }
 
 impl Serving {
@@ -69,23 +73,15 @@ impl Serving {
         client: u32,
     ) -> Serving {
         counters.came(op);
-        let now = Instant::now();
-        let mut clock = Clock::Real(now);
+        let begun = Instant::now();
         if let Some(waiting) = waiting {
-            waiting.begin(client, now);
-            if let Waiting::Following(following) = waiting {
-                clock = match following.samples() {
-                    None => clock,
-                    Some(true) => Clock::Own(cpu::time_on_cpu(), now),
-                    Some(false) => Clock::Not,
-                };
-            }
+            waiting.begin(client, begun);
         }
         Serving {
             counters,
             waiting,
             op,
-            clock,
+            begun,
         }
     }
 
@@ -118,17 +114,11 @@ impl Shared {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let time = match self.clock {
-            Clock::Real(begun) => Some(begun.elapsed()),
-            Clock::Own(before, _) if Following::is_follower() => Some(Duration::from_nanos(
-                cpu::time_on_cpu().saturating_sub(before),
-            )),
-            Clock::Own(_, begun) => Some(begun.elapsed()),
-            Clock::Not => None,
+        let time = match ANSWERING.take() {
+            Some(at) => at.saturating_duration_since(self.begun),
+            None => self.begun.elapsed(),
         };
-        if let Some(time) = time {
-            self.counters.answered(self.op, time);
-        }
+        self.counters.answered(self.op, time);
         // Where it was answered on an event loop that has nothing else to do.
         if let Some(waiting) = self.waiting {
             waiting.end();

@@ -67,6 +67,6 @@ impl Overlay {
     /// Whether a sync has anything to wait for.
     pub fn sync_is_long(&self, node: &Arc<Node>) -> bool {
         let waits = |u: &Upper| u.syncs() && !u.in_memory;
-        node.is_upper() && self.stack.upper.as_ref().is_some_and(|u| waits(u))
+        node.is_upper() && self.stack.upper.as_ref().is_some_and(waits)
     }
 }
