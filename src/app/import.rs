@@ -5,13 +5,14 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::archive::{self, Sync, UnpackOptions, Unpacked};
+use crate::archive::{self, Digests, Progress, Sync, UnpackOptions, Unpacked};
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
 use crate::sys::Errno;
 
 use super::content;
+use super::early_sync::EarlySync;
 use super::layer::{Growing, Made, NewLayer};
 
 /// How far it is.
@@ -82,20 +83,29 @@ pub fn import(
         total,
         shown,
     } = source;
-    let unpacked = unpack(&growing, reader, &shown, &mut |done, entries| {
+    let mut early = EarlySync::new(growing.tree());
+    let digests = match wanted {
+        Some(_) => Digests::Count,
+        None => Digests::Skip,
+    };
+    let unpacked = unpack(&growing, reader, &shown, digests, &mut |p| {
+        early.made(p.entries, p.tar_bytes);
         progress(Step {
-            done,
+            done: p.source_bytes,
             total,
-            entries,
+            entries: p.entries,
         });
     })?;
     check_digest(&unpacked, wanted, &shown)?;
+    early.complete(unpacked.entries);
     let content = content::measure(
         growing.tree(),
         &growing.path(),
         &unpacked.records,
         &content::owners(),
     )?;
+    let failed = |e| Failure::system(&growing.path(), "be written to disk", e);
+    early.end().map_err(failed)?;
     growing.finish(store, &content, &unpacked.records, new)
 }
 
@@ -104,28 +114,29 @@ pub fn unpack(
     growing: &Growing,
     reader: impl Read + Send + 'static,
     shown: &Path,
-    progress: &mut dyn FnMut(u64, u64),
+    digests: Digests,
+    progress: &mut dyn FnMut(&Progress<'_>),
 ) -> Outcome<Unpacked> {
     let mut options = UnpackOptions::new(content::owners());
     // The layer is synced when it is complete.
     options.sync = Sync::No;
-    let mut told = |p: &archive::Progress<'_>| progress(p.source_bytes, p.entries);
-    let unpacked = archive::unpack(reader, growing.tree().as_fd(), &options, &mut told);
+    options.digests = digests;
+    let unpacked = archive::unpack(reader, growing.tree().as_fd(), &options, progress);
     unpacked.map_err(|e| content::failure(&e, shown))
 }
 
 fn check_digest(unpacked: &Unpacked, wanted: Option<&Digest>, shown: &Path) -> Outcome<()> {
     let totals = &unpacked.totals;
-    match wanted {
-        Some(wanted) if *wanted != totals.source && *wanted != totals.tar => Err(Failure::new(
-            FailureKind::Integrity,
-            format!(
-                "{} has the digest {}, not {wanted}",
-                shown.display(),
-                totals.source
-            ),
-            "nothing was imported; get the archive again, or ask where the digest is from",
-        )),
-        _ => Ok(()),
+    let Some(wanted) = wanted else {
+        return Ok(());
+    };
+    if [totals.source, totals.tar].contains(&Some(*wanted)) {
+        return Ok(());
     }
+    let is = totals.source.map(|is| is.to_string()).unwrap_or_default();
+    Err(Failure::new(
+        FailureKind::Integrity,
+        format!("{} has the digest {is}, not {wanted}", shown.display()),
+        "nothing was imported; get the archive again, or ask where the digest is from",
+    ))
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::archive::{self, Ids, Owners, PackOptions, SideRecords};
+use crate::archive::{self, Digests, Ids, Owners, PackOptions, SideRecords};
 use crate::digest::Digest;
 use crate::store::Store;
 use crate::store::failure::{Failure, FailureKind, Outcome};
@@ -278,7 +278,7 @@ fn through_archive(source: &Arc<OwnedFd>, path: &Path, growing: &Growing) -> Out
         let options = PackOptions::new(Owners::Real(Ids::default()));
         archive::pack(from.as_fd(), writer, &options, &mut |_| {}).map(drop)
     });
-    let unpacked = super::import::unpack(growing, reader, path, &mut |_, _| {});
+    let unpacked = super::import::unpack(growing, reader, path, Digests::Skip, &mut |_| {});
     match packing.join() {
         // Its error is the reason, where both sides have one.
         Ok(Err(e)) => Err(content::failure(&e, path)),

@@ -9,6 +9,7 @@ pub mod copied;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
+pub mod early_sync;
 pub mod enter;
 pub mod export;
 pub mod file_clock;

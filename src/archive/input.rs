@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use super::header::begins_archive;
 use super::limits::{BLOCK, CHUNK, CHUNKS_WAITING, XZ_MEMORY_KIB, ZSTD_WINDOW_LOG};
-use crate::digest::{Digest, HashReader, Hasher};
+use crate::digest::{Digest, Hasher};
 
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,15 +57,33 @@ impl Compression {
     }
 }
 
+/// Whether an archive's own digests are wanted: they cost a second for a few
+/// gigabytes, and say nothing of the tree that becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digests {
+    /// Both of them.
+    Count,
+    /// Neither.
+    Skip,
+}
+
+impl Digests {
+    fn hasher(self) -> Option<Hasher> {
+        (self == Digests::Count).then(Hasher::default)
+    }
+}
+
 /// What is known of a stream once its end was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
-    /// Digest of the bytes as they came, compressed or not.
-    pub source: Digest,
+    /// Digest of the bytes as they came, compressed or not; `None` where it was not
+    /// wanted.
+    pub source: Option<Digest>,
     /// How many they were.
     pub source_size: u64,
-    /// Digest of the uncompressed archive: its diff ID in the OCI image-spec.
-    pub tar: Digest,
+    /// Digest of the uncompressed archive: its diff ID in the OCI image-spec. `None`
+    /// where it was not wanted.
+    pub tar: Option<Digest>,
     /// Its size.
     pub tar_size: u64,
     /// The compression found.
@@ -96,7 +114,7 @@ impl Input {
     ///
     /// # Errors
     /// The thread could not be started.
-    pub fn new(source: impl Read + Send + 'static) -> io::Result<Input> {
+    pub fn new(source: impl Read + Send + 'static, digests: Digests) -> io::Result<Input> {
         let (full, chunks) = sync_channel(CHUNKS_WAITING);
         let (empties, empty) = channel();
         let read = Arc::new(AtomicU64::new(0));
@@ -104,7 +122,7 @@ impl Input {
         let thread = std::thread::Builder::new()
             .name("decompress".to_owned())
             .spawn(move || {
-                let last = match pump(source, &counter, &full, &empty) {
+                let last = match pump(source, digests, &counter, &full, &empty) {
                     Ok(Some(totals)) => Message::End(totals),
                     // Nobody listens any more.
                     Ok(None) => return,
@@ -182,16 +200,20 @@ impl Read for Input {
     }
 }
 
-/// Counts what is read, where another thread can see it.
+/// Counts what is read, where another thread can see it, and hashes it.
 struct Counted<'a, R> {
     inner: R,
     count: &'a AtomicU64,
+    hasher: Option<Hasher>,
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buf)?;
         self.count.fetch_add(n as u64, Ordering::Relaxed);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(buf.get(..n).unwrap_or_default());
+        }
         Ok(n)
     }
 }
@@ -208,26 +230,30 @@ struct Chunks<'a> {
 /// Reads all of `source`; `None` where the reader went away.
 fn pump(
     source: impl Read,
+    digests: Digests,
     count: &AtomicU64,
     full: &SyncSender<Message>,
     empty: &Receiver<Vec<u8>>,
 ) -> io::Result<Option<Totals>> {
-    let counted = Counted {
+    let mut counted = Counted {
         inner: source,
         count,
+        hasher: digests.hasher(),
     };
-    let mut hashed = HashReader::new(counted);
     let mut head = Vec::with_capacity(BLOCK);
-    hashed.by_ref().take(BLOCK as u64).read_to_end(&mut head)?;
+    counted.by_ref().take(BLOCK as u64).read_to_end(&mut head)?;
     if head.is_empty() {
         return Err(damaged("it is empty, which is no archive"));
     }
     let compression = Compression::of(&head);
-    let mut reader = BufReader::with_capacity(CHUNK, io::Cursor::new(head).chain(hashed));
+    let mut reader = BufReader::with_capacity(CHUNK, io::Cursor::new(head).chain(counted));
     let mut chunks = Chunks {
         full,
         empty,
-        hasher: (compression != Compression::None).then(Hasher::default),
+        hasher: match compression {
+            Compression::None => None,
+            _ => digests.hasher(),
+        },
         size: 0,
     };
     if !decompress(&mut reader, compression, &mut chunks)? {
@@ -236,12 +262,12 @@ fn pump(
     if !reader.fill_buf()?.is_empty() {
         return Err(damaged("something follows the compressed archive"));
     }
-    let (_, hashed) = reader.into_inner().into_inner();
-    let (source, source_size) = hashed.finish();
+    let (_, counted) = reader.into_inner().into_inner();
+    let source = counted.hasher.map(Hasher::finish);
     Ok(Some(Totals {
         source,
-        source_size,
-        tar: chunks.hasher.map_or(source, Hasher::finish),
+        source_size: count.load(Ordering::Relaxed),
+        tar: chunks.hasher.map(Hasher::finish).or(source),
         tar_size: chunks.size,
         compression,
     }))

@@ -44,7 +44,7 @@ mod trail;
 
 pub use crate::layer::records::{SideRecord, SideRecords};
 pub use error::{Error, Place, Result, Shown};
-pub use input::{Compression, Input, Totals};
+pub use input::{Compression, Digests, Input, Totals};
 pub use output::Compress;
 pub use owners::{Ids, Owners, is_layers};
 pub use pack::{PackOptions, Packed, Redirects, Times, pack};

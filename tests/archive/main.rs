@@ -6,7 +6,7 @@
 //! | `damage.rs` | archives cut short, corrupted, padded, concatenated |
 //! | `kept.rs` | owners with and without root, what only records can say |
 //! | `limits.rs` | memory, a million entries, sparse files, a full disk |
-//! | `measure.rs` | how fast, beside GNU tar (only when asked for: scripts/compare-store) |
+//! | `measure.rs` | how fast, beside GNU tar (only when asked for) |
 //! | `oracles.rs` | GNU tar, bsdtar, Python's tarfile and kernel overlayfs, both ways |
 //! | `reports.rs` | what users of other tools reported |
 //! | `roundtrip.rs` | the same tree, the same bytes; every form of compression |

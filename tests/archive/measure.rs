@@ -1,6 +1,9 @@
-//! How fast, beside GNU tar on the same disk in the same run. Not a part of the usual
-//! tests: a busy machine would fail them. `scripts/compare-store` runs these, built for
-//! release.
+//! How fast without a store, beside GNU tar on the same disk in the same run. Not a part
+//! of the usual tests: a busy machine would fail them. Of the program itself
+//! `scripts/compare-store` tells the times, on a disk that is made for it; for these
+//! give TMPDIR on such a one:
+//!
+//! `cargo test --release --test archive -- --ignored --nocapture measure`
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -170,7 +173,7 @@ fn peak_mib() -> u64 {
 }
 
 #[test]
-#[ignore = "measures: scripts/compare-store"]
+#[ignore = "measures"]
 fn import_and_export_beside_gnu_tar() {
     let bench = Bench::new();
     let archive = bench.at("archive.tar");

@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use acetate::digest::Digest;
+
 use super::shop::{Answer, Shop, text};
 use super::support::host::{own_mounts, require_program};
 use super::support::mount::acetate_bin;
@@ -149,6 +151,44 @@ fn a_layer_comes_out_as_the_same_bytes_from_any_store() {
         };
         assert!(plain == fs::read(&first).unwrap(), "{flag}");
     }
+}
+
+/// So many that the file system is synced, early and at the end, and not each file.
+#[test]
+fn of_thousands_of_files_in_any_order_the_diff_id_is_the_digest_of_the_export() {
+    let shop = Shop::in_memory();
+    let tree = shop.at("many");
+    for n in 0..2_200 {
+        let dir = tree.join(format!("d{}", n % 40));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(format!("f{n}")), vec![b'x'; n]).unwrap();
+    }
+    let (shuffled, canonical) = (shop.at("shuffled.tar"), shop.at("canonical.tar"));
+    let (shuffled, canonical) = (shuffled.to_str().unwrap(), canonical.to_str().unwrap());
+    run(
+        "sh",
+        &[
+            "-c",
+            "find . -type f | sort -r | tar --no-recursion -cf \"$0\" -T -",
+            shuffled,
+        ],
+        &tree,
+    );
+    shop.ok(&["layer", "import", shuffled, "shuffled"]);
+    let diff_id = shop.json(&["layer", "info", "shuffled"])["diff_id"].clone();
+    shop.ok(&["layer", "export", "shuffled", canonical]);
+    let digest = Digest::of(&fs::read(canonical).unwrap()).to_string();
+    assert_eq!(diff_id, digest.as_str());
+    assert_ne!(Digest::of(&fs::read(shuffled).unwrap()).to_string(), digest);
+
+    let other = Shop::in_memory();
+    other.ok(&["layer", "import", canonical, "canonical"]);
+    assert_eq!(
+        other.json(&["layer", "info", "canonical"])["diff_id"],
+        digest.as_str()
+    );
+    shop.is_sound();
+    other.is_sound();
 }
 
 #[test]

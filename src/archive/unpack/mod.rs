@@ -39,7 +39,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use super::error::{Error, For, Result};
-use super::input::{Input, Totals};
+use super::input::{Digests, Input, Totals};
 use super::limits::{BLOCK, ENTRIES_MAX};
 use super::owners::Owners;
 use super::path::{Target, classify};
@@ -69,16 +69,19 @@ pub struct UnpackOptions {
     pub owners: Owners,
     /// Whether the tree is synced.
     pub sync: Sync,
+    /// Whether the archive's own digests are wanted.
+    pub digests: Digests,
     /// The most entries that are taken.
     pub max_entries: u64,
 }
 
 impl UnpackOptions {
-    /// With the usual limit, and synced.
+    /// With the usual limit and all digests, and synced.
     pub fn new(owners: Owners) -> Self {
         UnpackOptions {
             owners,
             sync: Sync::AtEnd,
+            digests: Digests::Count,
             max_entries: ENTRIES_MAX,
         }
     }
@@ -120,7 +123,7 @@ pub fn unpack(
     options: &UnpackOptions,
     progress: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<Unpacked> {
-    let input = Input::new(source).map_err(Error::Source)?;
+    let input = Input::new(source, options.digests).map_err(Error::Source)?;
     let mut reader = Reader::new(input).with_max_entries(options.max_entries);
     let mut unpacker = Unpacker::new(into, options)?;
     let mut entries = 0u64;
