@@ -222,7 +222,7 @@ fn counting(c: &mut Criterion) {
         b.iter_custom(|n| {
             let start = own_time();
             for _ in 0..n {
-                drop(Serving::begin(counters, None, black_box(Op::Lookup), 0));
+                drop(Serving::begin(counters, None, black_box(Op::Lookup), None));
             }
             own_time() - start
         });
@@ -232,7 +232,7 @@ fn counting(c: &mut Criterion) {
     std::thread::scope(|s| {
         s.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                drop(Serving::begin(counters, None, black_box(Op::Lookup), 0));
+                drop(Serving::begin(counters, None, black_box(Op::Lookup), None));
             }
         });
         group.bench_function("beside a second thread", counted);

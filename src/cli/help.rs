@@ -55,8 +55,8 @@ pub const MOUNT_OPTIONS: &[Entry] = &[
         "look out for the next request a moment before sleeping; auto: while it is seen to pay; default: off",
     ),
     entry(
-        "follow_client=on|off|always",
-        "answer a client that asks in a burst on the CPU that it runs on; on: while the machine has little else to do; default: on",
+        "follow_client=off|auto|on|always",
+        "answer a client that asks in a burst on the CPU that it runs on, while the machine has little else to do; default: auto, with CAP_SYS_NICE",
     ),
     entry("writeback", "the kernel collects small writes"),
     entry("noacl", "POSIX ACLs are neither enforced nor shown"),

@@ -207,6 +207,7 @@ impl Reader {
                     key,
                     word,
                     &[
+                        ("auto", FollowClient::Auto),
                         ("on", FollowClient::InBursts),
                         ("always", FollowClient::Always),
                         ("off", FollowClient::Never),

@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_request_counts_when_it_comes_and_its_time_when_it_is_answered() {
         let counters = Counters::start();
-        let serving = Serving::begin(counters, None, Op::Write, 0);
+        let serving = Serving::begin(counters, None, Op::Write, None);
         assert_eq!(counters.of(Op::Write).came, 1);
         assert_eq!(counters.of(Op::Write).total_ns, 0);
         let elsewhere = std::thread::spawn(move || {
@@ -199,7 +199,7 @@ mod tests {
         let round = || {
             let begun = Instant::now();
             for _ in 0..1000 {
-                drop(Serving::begin(counters, None, Op::Getattr, 0));
+                drop(Serving::begin(counters, None, Op::Getattr, None));
             }
             begun.elapsed() / 1000
         };

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use super::following::{AWAY, Following, QUIET, SERVING, WAITING, Why};
-use crate::sys::cpu::{self, Cpus, Watched};
+use crate::sys::cpu::{self, Class, Cpus, Watched};
 use crate::sys::poll;
 
 /// Requests from one look at how busy the machine is to the next.
@@ -23,9 +23,10 @@ const MOST_MOVES: u32 = 20;
 /// What only the follower uses.
 #[derive(Debug, Default)]
 pub(super) struct Own {
-    idle_class: bool,
     client: Option<(u32, Watched)>,
     cpu: Option<usize>,
+    /// Those that it may use.
+    cpus: Option<Cpus>,
     requests: u32,
     moves: u32,
     crowded: bool,
@@ -39,7 +40,7 @@ impl Following {
                 self.park();
             }
             if self.ended.load(Ordering::Acquire) {
-                return;
+                return self.set_free();
             }
             self.state.store(WAITING, Ordering::SeqCst);
             self.beats.fetch_add(1, Ordering::Relaxed);
@@ -94,8 +95,8 @@ impl Following {
         }
         let mut own = self.own.lock();
         *own = Own {
-            idle_class: own.idle_class,
             client: own.client.take(),
+            cpus: Some(*self.cpus.lock()),
             ..Own::default()
         };
     }
@@ -106,9 +107,9 @@ impl Following {
             return Err(Why::Others);
         }
         let mut own = self.own.lock();
-        if !own.idle_class {
-            cpu::run_when_idle().map_err(|_| Why::Unable)?;
-            own.idle_class = true;
+        if own.requests == 0 {
+            let idle = cpu::Thread::current().put_in(Class::Idle);
+            idle.map_err(|_| Why::Unable)?;
         }
         own.requests = own.requests.saturating_add(1);
         Ok(())
@@ -121,7 +122,8 @@ impl Following {
             return false;
         }
         // Once may be chance.
-        let now = self.heeds_others && self.others_running() >= self.cpus.count() / 2;
+        let cpus = own.cpus.map_or(1, |c| c.count());
+        let now = self.heeds_others && self.others_running() >= cpus / 2;
         std::mem::replace(&mut own.crowded, now) && now
     }
 
@@ -131,14 +133,15 @@ impl Following {
         let own = &mut *own;
         let client = self.client.load(Ordering::Relaxed);
         if own.client.as_ref().is_none_or(|(c, _)| *c != client) {
-            own.client = Watched::new(client).ok().map(|w| (client, w));
+            let watched = Watched::new(client).map_err(|_| Why::Busy)?;
+            own.client = Some((client, watched));
         }
         let Some(seen) = own.client.as_ref().and_then(|(_, watched)| watched.look()) else {
             own.client = None;
             return Err(Why::Others);
         };
         let cpu = seen.cpu;
-        if !self.cpus.has(cpu) {
+        if !own.cpus.is_some_and(|c| c.has(cpu)) {
             return Err(Why::Unable);
         }
         if own.cpu == Some(cpu) {

@@ -15,24 +15,32 @@
 //! 100 -> 80; either half of it alone gains nothing.
 //!
 //! **When.** [`START`] requests of one thread in succession, each soon after the last,
-//! and no more threads running on the machine than it has CPUs. Then the other loops stay
-//! away from read(2), each after its next answer, and the follower begins when the last
-//! of them is away. It steps back when other threads ask too, after [`QUIET`] without a
-//! request, and where large reads or writes come (they gain from a CPU of their own).
+//! and few other threads running on the machine. Then the other loops stay away from
+//! read(2), each after its next answer, and the follower begins when the last of them is
+//! away. It steps back when other threads ask too, after [`QUIET`] without a request,
+//! when the machine gets other things to do, and where large reads or writes come (they
+//! gain from a CPU of their own).
 //!
 //! **What must not happen.** A SCHED_IDLE thread gets next to nothing of a CPU that
-//! somebody else computes on, and an unprivileged one can never leave that class. So the
-//! follower does not sleep in read(2), where the kernel might hand it a request that it
-//! cannot get to: it waits in poll(2) and reads what it has seen there. One of the loops
-//! that stay away looks after it every [`TICK`]: a request that lies there unread, or one
-//! that does not end, brings all loops back, lets the follower run on any CPU, and
-//! nobody follows for a time, which doubles if it happens again soon. Without requests no
-//! thread wakes up for any of this.
+//! somebody else computes on: seconds pass until it ends a request that it was
+//! interrupted in, and whoever waits for a lock that it holds waits as long (a listing of
+//! 35,000 names with eight hogs begun beside it: 27 to 200 ms without a follower, 0.6 to
+//! 15 s with one that nobody helps). So one of the loops that stay away looks after it
+//! every [`TICK`]: a request that lies there unread, or one that does not end, brings all
+//! loops back, and makes the follower a thread like any other; nobody follows for a time,
+//! which doubles if it happens again soon. Only a privileged thread can leave SCHED_IDLE:
+//! where ours could not, nobody follows unless that was asked for (`follow_client=on`).
+//!
+//! The follower does not sleep in read(2), where the kernel might hand it one request
+//! while the other loops get the rest: it waits in poll(2) and reads what it has seen
+//! there. FORGETs, and requests that fuser answers without us (INTERRUPT), lead to read(2)
+//! all the same; once it has stepped back it is like any other loop there. Without requests no thread
+//! wakes up for any of this.
 //!
 //! # Locks
-//! `turn` is held only to wait on, and never by the follower: nobody may wait for a lock
-//! that a thread of its class holds. (It does take the engine's, and may be made to wait
-//! while it holds one; hence the care above.)
+//! `turn` is held only to wait on; `cpus` below it, for a moment. The follower takes
+//! neither in the idle class: whoever looks after it must not wait for it. (It does take
+//! the engine's locks; hence the care above.)
 
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -45,7 +53,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::follower::Own;
 use crate::overlay::options::FollowClient;
-use crate::sys::cpu::{self, Cpus, Watched};
+use crate::sys::cpu::{self, Class, Cpus, Watched};
 use crate::sys::poll;
 
 /// Requests of one thread in succession, after which it is followed.
@@ -60,6 +68,9 @@ const STRANGER: u32 = 8;
 pub(super) const QUIET: Duration = Duration::from_millis(10);
 /// How often somebody looks after the follower.
 const TICK: Duration = Duration::from_millis(4);
+/// Fewer beats from one look to the next are few: two a request, and a request takes some
+/// 10 µs.
+const FEW_BEATS: u64 = 16;
 /// After so many looks that found it doing nothing it steps back.
 const QUIET_TICKS: u32 = 3;
 /// How long nobody follows after the follower had stepped back for others.
@@ -76,6 +87,8 @@ pub(super) const AWAY: u32 = 0;
 pub(super) const WAITING: u32 = 1;
 /// It has seen one and reads it, or is at work on it.
 pub(super) const SERVING: u32 = 2;
+/// It has nothing in hand, and may wait in read(2).
+pub(super) const READING: u32 = 3;
 
 std::thread_local! {
     /// Whether this thread is an event loop that is at work on a request.
@@ -100,13 +113,14 @@ impl Drop for Ending {
 #[derive(Debug)]
 pub struct Following {
     pub(super) device: OwnedFd,
-    pub(super) cpus: Cpus,
+    /// Those that our threads may use. Never locked by the follower in the idle class.
+    pub(super) cpus: Mutex<Cpus>,
     /// Whether it matters what else the machine has to do.
     pub(super) heeds_others: bool,
     begun: Instant,
     /// Whether the follower is to serve, and nobody else.
     pub(super) on: AtomicBool,
-    /// [`AWAY`], [`WAITING`] or [`SERVING`]; written by the follower, but for the way
+    /// [`AWAY`], [`WAITING`], [`SERVING`] or [`READING`]; written by the follower, but for the way
     /// from `WAITING` to `AWAY`.
     pub(super) state: AtomicU32,
     /// Counts what the follower does.
@@ -143,6 +157,8 @@ struct Seen {
     beats: u64,
     /// How often they were the same.
     ticks: u32,
+    /// How often there were few, and a request lay there.
+    slow: u32,
 }
 
 /// Why the follower steps back.
@@ -152,12 +168,17 @@ pub(super) enum Why {
     Quiet,
     /// Others ask too, or the client is gone.
     Others,
-    /// The machine has other things to do.
+    /// The machine has other things to do, or it is not to be seen where the client runs.
     Busy,
-    /// It is not to be found out where the client runs, or not possible to run there.
+    /// It is not possible to run where the client runs.
     Unable,
     /// It does not get to its requests.
     Starved,
+}
+
+/// The CPUs of this thread, where there are several.
+fn several_cpus() -> Option<Cpus> {
+    Cpus::of_this_thread().ok().filter(|c| c.count() > 1)
 }
 
 impl Following {
@@ -167,19 +188,18 @@ impl Following {
     /// # Errors
     /// EMFILE where there is no descriptor left.
     pub fn of(when: FollowClient, device: &OwnedFd, loops: usize) -> std::io::Result<Option<Self>> {
-        let cpus = Cpus::of_this_thread().ok().filter(|c| c.count() > 1);
-        let (Some(cpus), 3..) = (cpus, loops) else {
-            return Ok(None);
-        };
-        let heeds_others = match when {
+        let (cpus, way_back) = match when {
             FollowClient::Never => return Ok(None),
-            FollowClient::InBursts => true,
-            FollowClient::Always => false,
+            FollowClient::Auto => (several_cpus(), cpu::may_leave_idle_class()),
+            FollowClient::InBursts | FollowClient::Always => (several_cpus(), true),
+        };
+        let (Some(cpus), 3.., true) = (cpus, loops, way_back) else {
+            return Ok(None);
         };
         Ok(Some(Following {
             device: device.try_clone()?,
-            cpus,
-            heeds_others,
+            cpus: Mutex::new(cpus),
+            heeds_others: when != FollowClient::Always,
             begun: Instant::now(),
             on: AtomicBool::new(false),
             state: AtomicU32::new(AWAY),
@@ -206,11 +226,13 @@ impl Following {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// An event loop begins with a request of this thread; 0: of nobody.
-    pub fn begin(&'static self, client: u32, now: Instant) {
+    /// An event loop begins with a request: of this thread, whose number is 0 where it
+    /// is in another PID namespace; of nobody who waits for it.
+    pub fn begin(&'static self, client: Option<u32>, now: Instant) {
         LOOP.set(true);
         if FOLLOWER.get() {
             self.beats.fetch_add(1, Ordering::Relaxed);
+            self.state.store(SERVING, Ordering::SeqCst);
         } else {
             ENDING.with(|ending| match ending.take() {
                 Some(known) => ending.set(Some(known)),
@@ -220,16 +242,15 @@ impl Following {
                 }
             });
         }
-        self.note(client, self.nanoseconds(now));
+        if let Some(client) = client {
+            self.note(client, self.nanoseconds(now));
+        }
     }
 
     fn note(&self, client: u32, now: u64) {
-        if client == 0 {
-            return;
-        }
         let last = self.last.swap(now, Ordering::Relaxed);
         let run = self.run.load(Ordering::Relaxed);
-        let same = self.client.load(Ordering::Relaxed) == client;
+        let same = client != 0 && self.client.load(Ordering::Relaxed) == client;
         let soon = match self.heeds_others {
             true => SOON,
             false => SOON_ENOUGH,
@@ -244,6 +265,14 @@ impl Following {
             }
         };
         self.run.store(run, Ordering::Relaxed);
+    }
+
+    /// An event loop does a FORGET, and then whatever comes, without a word.
+    pub fn forgets(&self) {
+        if FOLLOWER.get() {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            self.state.store(READING, Ordering::SeqCst);
+        }
     }
 
     /// The request moves much data: like one of somebody else.
@@ -298,8 +327,15 @@ impl Following {
         {
             return false;
         }
+        // Somebody may have given us others.
+        let Some(cpus) = several_cpus() else {
+            self.not_before
+                .store(now + LONGEST_PAUSE, Ordering::Relaxed);
+            return false;
+        };
+        *self.cpus.lock() = cpus;
         // The client may be running already.
-        if self.heeds_others && self.others_running() > self.cpus.count() / 2 {
+        if self.heeds_others && self.others_running() > cpus.count() / 2 {
             self.not_before.store(now + FIRST_PAUSE, Ordering::Relaxed);
             return false;
         }
@@ -350,22 +386,25 @@ impl Following {
     /// One look at the follower, after [`TICK`].
     fn look_after(&self, seen: &mut Seen) {
         let beats = self.beats.load(Ordering::Relaxed);
-        if seen.beats != beats {
-            *seen = Seen { beats, ticks: 0 };
+        let done = beats.wrapping_sub(seen.beats);
+        seen.beats = beats;
+        if let Ok(now) = Cpus::of_this_thread()
+            && std::mem::replace(&mut *self.cpus.lock(), now) != now
+        {
+            return self.step_back(Why::Busy);
+        }
+        if done >= FEW_BEATS {
+            (seen.ticks, seen.slow) = (0, 0);
             return;
         }
-        seen.ticks += 1;
-        if poll::is_readable(&self.device) || self.client_waits() {
+        let asked = poll::is_readable(&self.device);
+        seen.slow = if asked { seen.slow + 1 } else { 0 };
+        seen.ticks = if done == 0 { seen.ticks + 1 } else { 0 };
+        if seen.slow > 1 || (done == 0 && (asked || self.client_waits())) {
             self.step_back(Why::Starved);
         } else if seen.ticks >= QUIET_TICKS {
             // Its client has used the CPU all this time.
             self.step_back(Why::Quiet);
-        } else {
-            return;
-        }
-        if let Some((_, thread)) = self.follower.get() {
-            // It may be gone.
-            self.cpus.confine(Some(*thread)).unwrap_or_default();
         }
     }
 
@@ -407,5 +446,21 @@ impl Following {
         // Without the lock: one that goes to sleep at this moment is the watcher,
         // which looks again, or is woken by it.
         self.back.notify_all();
+        self.set_free();
+    }
+
+    /// Makes the follower a thread like the others: whoever waits for what it has in
+    /// hand, or for a lock that it holds, waits for no longer than for them.
+    pub(super) fn set_free(&self) {
+        let Some((_, follower)) = self.follower.get() else {
+            return;
+        };
+        // First of all, as it may be ourselves, and others take that lock too.
+        let ordinary = follower.put_in(Class::Ordinary);
+        let cpus = *self.cpus.lock();
+        let free = ordinary.and(cpus.confine(Some(*follower)));
+        if let Err(e) = free {
+            tracing::debug!("the follower: {e}");
+        }
     }
 }

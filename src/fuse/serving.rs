@@ -24,7 +24,7 @@ pub enum Waiting {
 }
 
 impl Waiting {
-    fn begin(&'static self, client: u32, now: Instant) {
+    fn begin(&'static self, client: Option<u32>, now: Instant) {
         match self {
             Waiting::Polling(polling) => polling.begin(),
             Waiting::Following(following) => following.begin(client, now),
@@ -65,12 +65,12 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// A request of this kind has come, from this thread (0: from nobody).
+    /// A request of this kind has come, from this thread (`None`: nobody waits for it).
     pub fn begin(
         counters: &'static Counters,
         waiting: Option<&'static Waiting>,
         op: Op,
-        client: u32,
+        client: Option<u32>,
     ) -> Serving {
         counters.came(op);
         let begun = Instant::now();
@@ -93,15 +93,25 @@ impl Serving {
     }
 }
 
+/// Who waits for a request. The kernel sends some for nobody, without a number.
+fn client_of(op: Op, req: &Request) -> Option<u32> {
+    let for_nobody = matches!(op, Op::Forget | Op::Release | Op::Releasedir);
+    (!for_nobody).then(|| req.pid())
+}
+
 impl Shared {
     /// A request has come; to be held until it is answered.
     pub(super) fn serving(&self, op: Op, req: &Request) -> Serving {
-        let waiting = self.waiting.get().copied();
-        // FORGETs come in batches of thousands and nobody waits for them: whether one
-        // loop is enough is not asked between them.
-        let asks = waiting.filter(|w| op != Op::Forget || matches!(w, Waiting::Following(_)));
-        let client = if op == Op::Forget { 0 } else { req.pid() };
-        Serving::begin(self.counters, asks, op, client)
+        let mut asks = self.waiting.get().copied();
+        if op == Op::Forget {
+            // They come in batches of which fuser tells us one after the other
+            // (it does not export the type of a batch), and nobody waits for them:
+            // between them an event loop must not wait for anything.
+            if let Some(Waiting::Following(following)) = asks.take() {
+                following.forgets();
+            }
+        }
+        Serving::begin(self.counters, asks, op, client_of(op, req))
     }
 
     /// The request goes on elsewhere: this event loop is done with it.

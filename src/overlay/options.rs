@@ -44,9 +44,11 @@ pub enum PollRequests {
 /// `follow_client=`: whether an event loop goes to the CPU that its client runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FollowClient {
-    /// While one client asks in a burst, the machine has little else to do and nobody
-    /// polls for requests.
+    /// While one client asks in a burst, the machine has little else to do, nobody
+    /// polls for requests, and the daemon may take back the low priority that it needs.
     #[default]
+    Auto,
+    /// The same, whether it may or not.
     InBursts,
     /// The same, whatever else the machine has to do: for tests.
     Always,

@@ -8,7 +8,7 @@ use rustix::thread::{CpuSet, Pid};
 use super::{Errno, Result};
 
 /// CPUs that a thread may run on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpus(CpuSet);
 
 impl Cpus {
@@ -60,28 +60,63 @@ impl Thread {
     }
 }
 
-/// Makes the calling thread one that runs only when nobody else wants its CPU
-/// (SCHED_IDLE, sched(7)), for ever: the way back is a privileged one.
-///
-/// # Errors
-/// EPERM behind a seccomp filter.
-pub fn run_when_idle() -> Result<()> {
-    // SAFETY: all zeroes is a value of the type; SCHED_IDLE takes priority 0.
-    let param: libc::sched_param = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a live sched_param, which the kernel only reads. By
-    // number and not by the C library's function: musl's answers ENOSYS.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setscheduler,
-            0,
-            libc::SCHED_IDLE,
-            &raw const param,
-        )
-    };
-    match done {
-        0 => Ok(()),
-        _ => Err(Errno::last()),
+/// How a thread shares its CPU with others (sched(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// SCHED_OTHER.
+    Ordinary,
+    /// SCHED_IDLE: it runs only when nobody else wants its CPU.
+    Idle,
+}
+
+impl Thread {
+    /// Puts it into a class.
+    ///
+    /// # Errors
+    /// EPERM for the way out of the idle class, without CAP_SYS_NICE in the first user
+    /// namespace and below an RLIMIT_NICE of 20; and behind a seccomp filter. ESRCH
+    /// where it is gone.
+    pub fn put_in(self, class: Class) -> Result<()> {
+        let policy = match class {
+            Class::Ordinary => libc::SCHED_OTHER,
+            Class::Idle => libc::SCHED_IDLE,
+        };
+        // SAFETY: all zeroes is a value of the type; both classes take priority 0.
+        let param: libc::sched_param = unsafe { std::mem::zeroed() };
+        let thread = self.0.as_raw_nonzero().get();
+        // SAFETY: the pointer is to a live sched_param, which the kernel only reads. By
+        // number and not by the C library's function: musl's answers ENOSYS.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_sched_setscheduler,
+                thread,
+                policy,
+                &raw const param,
+            )
+        };
+        match done {
+            0 => Ok(()),
+            _ => Err(Errno::last()),
+        }
     }
+}
+
+/// Whether the calling thread is of the ordinary class.
+pub fn is_ordinary() -> bool {
+    // SAFETY: takes a number, 0 for the caller, and returns one.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
+    policy == libc::c_long::from(libc::SCHED_OTHER)
+}
+
+/// Whether a thread of this process may leave the idle class again: tried on one that
+/// is made for it.
+pub fn may_leave_idle_class() -> bool {
+    let there_and_back = || {
+        let me = Thread::current();
+        me.put_in(Class::Idle).is_ok() && me.put_in(Class::Ordinary).is_ok()
+    };
+    let tried = std::thread::Builder::new().spawn(there_and_back);
+    tried.is_ok_and(|thread| thread.join().unwrap_or(false))
 }
 
 /// A thread of anybody's, watched by way of /proc.
@@ -166,5 +201,18 @@ mod tests {
             assert_eq!(seen.join().unwrap(), (Look { runs: true, cpu }, 1));
         }
         assert!(running().is_some_and(|n| n >= 1));
+        assert!(is_ordinary());
+    }
+
+    #[test]
+    fn whoever_may_leave_the_idle_class_leaves_it() {
+        let there_and_back = std::thread::spawn(|| {
+            Thread::current().put_in(Class::Idle).unwrap();
+            let was_idle = !is_ordinary();
+            let left = Thread::current().put_in(Class::Ordinary).is_ok();
+            (was_idle, left, is_ordinary())
+        });
+        let may = may_leave_idle_class();
+        assert_eq!(there_and_back.join().unwrap(), (true, may, may));
     }
 }

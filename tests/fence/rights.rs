@@ -10,7 +10,7 @@ use crate::support::story::require_real_root;
 use crate::support::{Base, Layers, Mount, skip};
 
 /// As the table in src/sys/fence/caps.rs: chown, dac_override, dac_read_search, fowner, fsetid, setgid, setuid,
-/// linux_immutable, sys_admin, sys_resource, mknod, setfcap.
+/// linux_immutable, sys_admin, sys_resource, sys_nice, mknod, setfcap.
 const ANY_OWNER: u64 = 1
     | 1 << 1
     | 1 << 2
@@ -20,6 +20,7 @@ const ANY_OWNER: u64 = 1
     | 1 << 7
     | 1 << 9
     | 1 << 21
+    | 1 << 23
     | 1 << 24
     | 1 << 27
     | 1 << 31;
@@ -380,7 +381,7 @@ fn the_table_of_capabilities_is_the_kernels() {
     };
     assert_eq!(
         all(
-            "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID SETGID SETUID LINUX_IMMUTABLE SYS_ADMIN SYS_RESOURCE MKNOD SETFCAP"
+            "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID SETGID SETUID LINUX_IMMUTABLE SYS_ADMIN SYS_RESOURCE SYS_NICE MKNOD SETFCAP"
         ),
         ANY_OWNER
     );

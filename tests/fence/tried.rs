@@ -1,6 +1,8 @@
 //! An event loop's own thread is made to call what no request calls.
 
+use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::probe::{Held, threads};
 use crate::support::host::own_mounts;
@@ -23,8 +25,16 @@ fn open(thread: &Held, path: &Path, flags: i32) -> i64 {
 }
 
 fn a_loop(mount: &Mount) -> Held {
-    // Either one is asleep in read(2) of /dev/fuse.
-    Held::take(threads(mount.pid().unwrap(), "fuser-")[0])
+    // Any one sleeps in read(2) of /dev/fuse, or is about to.
+    let (pid, begun) = (mount.pid().unwrap(), Instant::now());
+    let tid = threads(pid, "fuser-")[0];
+    let reads = || fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall"));
+    let call = format!("{} ", libc::SYS_read);
+    while !reads().unwrap().starts_with(&call) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", reads());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Held::take(tid)
 }
 
 #[test]

@@ -12,20 +12,21 @@ use super::support::{Base, Layers, Mount, skip};
 /// `SCHED_IDLE`, as the 41st field of /proc/PID/stat shows it.
 const IDLE_CLASS: &str = "5";
 
-/// Fields of /proc/PID/task/*/stat behind the name, of the threads that are of the idle
-/// class.
-fn followers(pid: u32) -> Vec<Vec<String>> {
-    let stat = |task: fs::DirEntry| fs::read_to_string(task.path().join("stat")).ok();
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let lines = tasks.filter_map(|task| stat(task.unwrap()));
-    let fields = |line: String| {
-        let behind_name = line.rsplit(") ").next().unwrap();
-        let fields = behind_name.split_whitespace().map(str::to_owned);
-        fields.collect::<Vec<_>>()
+/// Threads of a process that are of the idle class.
+fn followers(pid: u32) -> Vec<i32> {
+    let is_idle = |tid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat"));
+        let line = stat.unwrap_or_default();
+        let behind_name = line.rsplit(") ").next().unwrap_or_default();
+        behind_name.split_whitespace().nth(38) == Some(IDLE_CLASS)
     };
-    let all = lines.map(fields);
-    all.filter(|f| f.get(38).is_some_and(|policy| policy == IDLE_CLASS))
-        .collect()
+    tasks(pid).into_iter().filter(is_idle).collect()
+}
+
+fn tasks(pid: u32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let number = |task: fs::DirEntry| task.file_name().to_str().unwrap().parse().unwrap();
+    tasks.map(|task| number(task.unwrap())).collect()
 }
 
 fn cpus() -> usize {
@@ -169,6 +170,136 @@ fn another_client_is_answered_while_the_first_one_computes() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(longest < Duration::from_secs(3), "{longest:?}");
     });
+    drop(mount);
+}
+
+/// A thread that ptrace(2) holds still.
+struct Still(i32);
+
+impl Still {
+    fn hold(tid: i32) -> Still {
+        trace(libc::PTRACE_SEIZE, tid);
+        trace(libc::PTRACE_INTERRUPT, tid);
+        let mut status = 0;
+        // SAFETY: one int, which lives.
+        let who = unsafe { libc::waitpid(tid, &mut status, libc::__WALL) };
+        assert!(who == tid && libc::WIFSTOPPED(status), "{status:x}");
+        Still(tid)
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        trace(libc::PTRACE_DETACH, self.0);
+    }
+}
+
+fn trace(request: u32, tid: i32) {
+    // SAFETY: these requests take no pointer.
+    let done = unsafe { libc::ptrace(request, tid, 0, 0) };
+    let error = std::io::Error::last_os_error();
+    assert!(done != -1, "ptrace {request}: {error}");
+}
+
+/// One that does not get to its requests is a thread of the idle class no more: behind what
+/// it has in hand nobody waits longer than for any other loop. The others serve meanwhile.
+#[test]
+fn a_follower_that_is_held_up_is_a_thread_like_any_other() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always");
+    let pid = mount.pid().unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (layers, stop) = (&layers, &stop);
+        scope.spawn(move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                ask(layers, "followed", 100);
+            }
+        });
+        let begun = Instant::now();
+        let follower = loop {
+            if let Some(tid) = followers(pid).first() {
+                break *tid;
+            }
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "nobody follows a client that asks in a burst"
+            );
+        };
+        let still = Still::hold(follower);
+        std::thread::sleep(Duration::from_millis(300));
+        let others: Vec<_> = followers(pid);
+        // The client's request may be in its hands; another one's is not.
+        ask(layers, "meanwhile", 60);
+        drop(still);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(others.is_empty(), "its class is the lowest still");
+    });
+    drop(mount);
+}
+
+/// FORGETs come in batches, and nobody waits for them: all of a batch are done at once.
+#[test]
+fn forgotten_files_go_though_nobody_asks_any_more() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always");
+    let pid = mount.pid().unwrap();
+    let open = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    until_followed(&layers, &mount);
+    for round in 0..20 {
+        let name = |i| layers.at(&format!("f-{round}-{i}"));
+        let files: Vec<_> = (0..300)
+            .map(|i| {
+                fs::write(name(i), "data").unwrap();
+                fs::File::open(name(i)).unwrap()
+            })
+            .collect();
+        (0..300).for_each(|i| fs::remove_file(name(i)).unwrap());
+        drop(files);
+        let begun = Instant::now();
+        while open() > 60 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(2),
+                "round {round}: {} descriptors",
+                open()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    drop(mount);
+}
+
+/// Where the daemon may run is for others to say.
+#[test]
+fn cpus_that_were_taken_from_the_daemon_stay_taken() {
+    if !require_real_root() || !there_are_several_cpus() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 1);
+    let mount = Mount::acetate(&layers, "follow_client=always");
+    let pid = mount.pid().unwrap();
+    until_followed(&layers, &mount);
+    let own = rustix::thread::sched_getaffinity(None).unwrap();
+    let last = (0..rustix::thread::CpuSet::MAX_CPU).rfind(|c| own.is_set(*c));
+    let mut only = rustix::thread::CpuSet::new();
+    only.set(last.unwrap());
+    let tasks = || tasks(pid).into_iter().map(rustix::thread::Pid::from_raw);
+    for task in tasks() {
+        rustix::thread::sched_setaffinity(task, &only).unwrap();
+    }
+    for _ in 0..5 {
+        ask(&layers, "confined", 500);
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    for task in tasks() {
+        assert_eq!(rustix::thread::sched_getaffinity(task).unwrap(), only);
+    }
     drop(mount);
 }
 

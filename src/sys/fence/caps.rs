@@ -9,6 +9,7 @@
 //! | SETFCAP | security.capability of a file that is copied up |
 //! | SYS_ADMIN | `trusted.*`, other `security.*`, and the unmount at a signal |
 //! | SYS_RESOURCE | the blocks a file system keeps for root: else a write would find the disk full or not by which thread it meets |
+//! | SYS_NICE | the way out of SCHED_IDLE (`fuse::following`) |
 //! | LINUX_IMMUTABLE | `chattr +i`, `+a` |
 //!
 //! In the user namespace of an ordinary user's own everything belongs to that
@@ -35,6 +36,7 @@ pub const ANY_OWNER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::LINUX_IMMUTABLE)
     .union(CapabilitySet::SYS_ADMIN)
     .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::SYS_NICE)
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::SETFCAP);
 
