@@ -20,7 +20,7 @@ pub enum Waiting {
     /// They look out for it.
     Polling(Polling),
     /// One of them goes where the client is.
-    Following(Following),
+    Following(Box<Following>),
 }
 
 impl Waiting {

@@ -147,7 +147,7 @@ fn waiting_of(manner: &Manner, device: &OwnedFd, loops: usize) -> std::io::Resul
         return Ok(Some(Waiting::Polling(polling)));
     }
     let following = Following::of(manner.follow_client, device, loops + 1)?;
-    Ok(following.map(Waiting::Following))
+    Ok(following.map(|f| Waiting::Following(Box::new(f))))
 }
 
 fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use rustix::thread::{CpuSet, Pid};
+use rustix::process::Resource;
+use rustix::thread::{CapabilitySet, CpuSet, Pid};
 
 use super::{Errno, Result};
 
@@ -108,16 +109,21 @@ pub fn is_ordinary() -> bool {
     policy == libc::c_long::from(libc::SCHED_OTHER)
 }
 
-/// Whether a thread of this process may leave the idle class again: tried on one that
-/// is made for it.
+/// Whether a thread of this process may leave the idle class again
+/// (user_check_sched_setscheduler(), kernel/sched/syscalls.c). Not tried: on a busy
+/// machine one that may not, and one on its way back, would hold us up for seconds.
 pub fn may_leave_idle_class() -> bool {
-    let there_and_back = || {
-        let me = Thread::current();
-        me.put_in(Class::Idle).is_ok() && me.put_in(Class::Ordinary).is_ok()
+    let has_right = || {
+        let own = rustix::thread::capabilities(None);
+        own.is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_NICE))
     };
-    let tried = std::thread::Builder::new().spawn(there_and_back);
-    tried.is_ok_and(|thread| thread.join().unwrap_or(false))
+    let nice = rustix::process::getrlimit(Resource::Nice).current;
+    nice.is_none_or(|most| most >= NICE_OF_ZERO)
+        || (has_right() && super::process::in_first_user_namespace())
 }
+
+/// RLIMIT_NICE that lets a thread have a nice value of 0 (getrlimit(2)).
+const NICE_OF_ZERO: u64 = 20;
 
 /// A thread of anybody's, watched by way of /proc.
 #[derive(Debug)]

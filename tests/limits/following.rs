@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::polling::ask;
+use super::support::host::require_program;
+use super::support::mount::acetate_command;
 use super::support::story::require_real_root;
 use super::support::{Base, Layers, Mount, skip};
 
@@ -105,6 +107,31 @@ fn nobody_follows_where_that_is_off() {
         let mount = Mount::acetate(&layers, words);
         ask(&layers, "burst", 3000);
         assert!(followers(mount.pid().unwrap()).is_empty(), "{words}");
+        drop(mount);
+    }
+}
+
+/// A thread that cannot leave the idle class again never enters it unasked.
+#[test]
+fn without_the_right_to_come_back_nobody_follows_unless_that_was_asked_for() {
+    if !require_real_root() || !there_are_several_cpus() || !require_program("setpriv") {
+        return;
+    }
+    for (word, follows) in [("auto", false), ("always", true)] {
+        let layers = Layers::new(Base::Shm, 1);
+        let options = format!("{},follow_client={word}", layers.options());
+        let ours = acetate_command(&options, &layers.merged);
+        let mut command = Command::new("setpriv");
+        command
+            .arg("--bounding-set=-sys_nice")
+            .arg(ours.get_program())
+            .args(ours.get_args());
+        let mount = Mount::spawn(command, &layers.merged).unwrap();
+        match follows {
+            true => until_followed(&layers, &mount),
+            false => ask(&layers, "burst", 5000),
+        }
+        assert_eq!(!followers(mount.pid().unwrap()).is_empty(), follows);
         drop(mount);
     }
 }
