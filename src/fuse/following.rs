@@ -14,10 +14,10 @@
 //! create+write 166 -> 71 µs, unlink 61 -> 41, mkdir 93 -> 47, rmdir 70 -> 41, rename
 //! 106 -> 63; either half of it alone gains nothing.
 //!
-//! **When.** [`START`] requests of one thread in succession, each soon after the last,
+//! **When.** `START` requests of one thread in succession, each soon after the last,
 //! and few other threads running on the machine. Then the other loops stay away from
 //! read(2), each after its next answer, and the follower begins when the last of them is
-//! away. It steps back when other threads ask too, after [`QUIET`] without a request,
+//! away. It steps back when other threads ask too, after `QUIET` without a request,
 //! when the machine gets other things to do, and where large reads or writes come (they
 //! gain from a CPU of their own).
 //!
@@ -26,7 +26,7 @@
 //! interrupted in, and whoever waits for a lock that it holds waits as long (a listing of
 //! 35,000 names with eight hogs begun beside it: 27 to 200 ms without a follower, 0.6 to
 //! 15 s with one that nobody helps). So one of the loops that stay away looks after it
-//! every [`TICK`]: a request that lies there unread, or one that does not end, brings all
+//! every `TICK`: a request that lies there unread, or one that does not end, brings all
 //! loops back, and makes the follower a thread like any other; nobody follows for a time,
 //! which doubles if it happens again soon. Only a privileged thread can leave SCHED_IDLE:
 //! where ours could not, nobody follows unless that was asked for (`follow_client=on`).
