@@ -34,8 +34,8 @@
 //! The follower does not sleep in read(2), where the kernel might hand it one request
 //! while the other loops get the rest: it waits in poll(2) and reads what it has seen
 //! there. FORGETs, and requests that fuser answers without us (INTERRUPT), lead to read(2)
-//! all the same; once it has stepped back it is like any other loop there. Without requests no thread
-//! wakes up for any of this.
+//! all the same; once it has stepped back it is like any other loop there. Without
+//! requests no thread wakes up for any of this.
 //!
 //! # Locks
 //! `turn` is held only to wait on; `cpus` below it, for a moment. The follower takes
@@ -93,8 +93,6 @@ pub(super) const SERVING: u32 = 2;
 pub(super) const READING: u32 = 3;
 
 std::thread_local! {
-    /// Whether this thread is an event loop that is at work on a request.
-    static LOOP: Cell<bool> = const { Cell::new(false) };
     /// Whether this event loop is the follower.
     static FOLLOWER: Cell<bool> = const { Cell::new(false) };
     /// Tells the follower when this event loop ends.
@@ -234,7 +232,6 @@ impl Following {
     /// An event loop begins with a request: of this thread, whose number is 0 where it
     /// is in another PID namespace; of nobody who waits for it.
     pub fn begin(&'static self, client: Option<u32>, now: Instant) {
-        LOOP.set(true);
         if FOLLOWER.get() {
             self.beats.fetch_add(1, Ordering::Relaxed);
             self.state.store(SERVING, Ordering::SeqCst);
@@ -294,9 +291,6 @@ impl Following {
 
     /// An event loop is done with its request. Returns when it is to go to read(2).
     pub fn end(&'static self) {
-        if !LOOP.replace(false) {
-            return;
-        }
         if FOLLOWER.get() {
             return self.wait_for_client();
         }
@@ -304,14 +298,10 @@ impl Following {
             return self.stay_away();
         }
         if self.run.load(Ordering::Relaxed) >= START && self.may_start() {
-            let me = || (thread::current(), cpu::Thread::current());
-            let mut mine = false;
-            self.follower.get_or_init(|| {
-                mine = true;
-                me()
-            });
+            let me = (thread::current(), cpu::Thread::current());
+            let is_first = self.follower.set(me).is_ok();
             self.on.store(true, Ordering::Release);
-            if mine {
+            if is_first {
                 FOLLOWER.set(true);
                 // It is unparked by the others' ends, not by its own.
                 ENDING.with(|ending| ending.take().map(std::mem::forget));

@@ -120,8 +120,6 @@ impl Trial {
 }
 
 std::thread_local! {
-    /// Whether this thread is an event loop that is at work on a request.
-    static LOOP: Cell<bool> = const { Cell::new(false) };
     /// Whether this event loop is the one on duty.
     static ON_DUTY: Cell<bool> = const { Cell::new(false) };
     /// How often in succession the next request was there already.
@@ -188,7 +186,6 @@ impl Polling {
 
     /// An event loop begins with a request.
     pub fn begin(&self) {
-        LOOP.set(true);
         let now = self.now();
         if ON_DUTY.get() {
             self.busy.store(now, Ordering::Relaxed);
@@ -218,11 +215,8 @@ impl Polling {
         }
     }
 
-    /// A request is done. On an event loop: returns when it is to go to read(2).
+    /// An event loop is done with its request. Returns when it is to go to read(2).
     pub fn end(&self) {
-        if !LOOP.replace(false) {
-            return;
-        }
         let now = self.now();
         self.answered.store(now, Ordering::Relaxed);
         if now < self.crowded.load(Ordering::Relaxed) {

@@ -25,6 +25,7 @@ pub enum Waiting {
 
 impl Waiting {
     fn begin(&'static self, client: Option<u32>, now: Instant) {
+        LOOP.set(true);
         match self {
             Waiting::Polling(polling) => polling.begin(),
             Waiting::Following(following) => following.begin(client, now),
@@ -33,6 +34,9 @@ impl Waiting {
 
     /// Where this is an event loop at work on a request: it is done with it.
     pub(super) fn end(&'static self) {
+        if !LOOP.replace(false) {
+            return;
+        }
         match self {
             Waiting::Polling(polling) => polling.end(),
             Waiting::Following(following) => following.end(),
@@ -41,6 +45,8 @@ impl Waiting {
 }
 
 std::thread_local! {
+    /// Whether this thread is an event loop that is at work on a request.
+    static LOOP: Cell<bool> = const { Cell::new(false) };
     /// When the follower was about to send the answer to its request.
     static ANSWERING: Cell<Option<Instant>> = const { Cell::new(None) };
 }

@@ -75,7 +75,12 @@ pub fn take_fuse_descriptor(number: i32) -> Option<OwnedFd> {
 
 /// Whether a directory is of a FUSE file system.
 pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
-    rustix::fs::fstatfs(directory).is_ok_and(|s| s.f_type as u64 == FUSE_SUPER_MAGIC)
+    is_of(directory, &[FUSE_SUPER_MAGIC])
+}
+
+fn is_of(directory: BorrowedFd<'_>, kinds: &[u64]) -> bool {
+    let found = rustix::fs::fstatfs(directory).map(|s| s.f_type as u64 & 0xFFFF_FFFF);
+    found.is_ok_and(|kind| kinds.contains(&kind))
 }
 
 /// Whether a directory is of a file system that this kernel keeps by itself, so
@@ -94,14 +99,12 @@ pub fn is_local(directory: BorrowedFd<'_>) -> bool {
         0x2FC1_2FC1, // ZFS
         0x3153_464A, // JFS
     ];
-    rustix::fs::fstatfs(directory).is_ok_and(|s| LOCAL.contains(&(s.f_type as u64 & 0xFFFF_FFFF)))
+    is_of(directory, &LOCAL)
 }
 
 /// Whether a directory is of a file system that lies in memory: tmpfs or ramfs.
 pub fn is_memory(directory: BorrowedFd<'_>) -> bool {
-    const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58F6];
-    let kind = rustix::fs::fstatfs(directory).map(|s| s.f_type as u64 & 0xFFFF_FFFF);
-    kind.is_ok_and(|kind| IN_MEMORY.contains(&kind))
+    is_of(directory, &[0x0102_1994, 0x8584_58F6])
 }
 
 /// Whether a held directory is of a FUSE mount whose process has ended.
