@@ -55,6 +55,8 @@ pub struct Layer {
     pub uuid: [u8; 16],
     /// The directories above its root, as the user's path led to it.
     pub above: Vec<ObjectId>,
+    /// Its file system lists whatever it finds, and no other is met below the root.
+    pub lists_all: bool,
     /// Another layer's file system has the same UUID (cloned images), or it is a
     /// FUSE one: handles do not tell its objects apart.
     pub ambiguous: bool,
@@ -119,7 +121,7 @@ impl Layer {
         if root_stat.kind() != Kind::Dir {
             return Err(Errno::ENOTDIR);
         }
-        let (uuid, ambiguous) = known.file_system(root_stat.dev, &root);
+        let fs = known.file_system(root_stat.dev, &root);
         Ok(Layer {
             id,
             root,
@@ -130,9 +132,10 @@ impl Layer {
             beside: None,
             cross,
             entered,
-            uuid,
+            uuid: fs.uuid,
             above,
-            ambiguous,
+            ambiguous: fs.ambiguous,
+            lists_all: fs.lists_all && cross == Cross::Refuse,
         })
     }
 
@@ -254,8 +257,17 @@ fn opaque_by_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
 pub struct Known {
     /// What lies above a directory, by it and its mount's id.
     above: HashMap<(ObjectId, u64), Vec<ObjectId>>,
-    /// By st_dev: the UUID, and whether handles tell nothing.
-    file_systems: HashMap<u64, ([u8; 16], bool)>,
+    /// By st_dev.
+    file_systems: HashMap<u64, FileSystem>,
+}
+
+/// What is the same for all layers of one file system.
+#[derive(Debug, Clone, Copy)]
+struct FileSystem {
+    uuid: [u8; 16],
+    /// Handles tell nothing.
+    ambiguous: bool,
+    lists_all: bool,
 }
 
 impl Known {
@@ -273,12 +285,13 @@ impl Known {
         std::iter::once(id).chain(above.iter().copied()).collect()
     }
 
-    fn file_system(&mut self, device: u64, root: &Arc<OwnedFd>) -> ([u8; 16], bool) {
-        let ask = || {
-            let uuid = crate::sys::uuid::of_file_system(root.as_fd());
+    fn file_system(&mut self, device: u64, root: &Arc<OwnedFd>) -> FileSystem {
+        let ask = || FileSystem {
+            uuid: crate::sys::uuid::of_file_system(root.as_fd()),
             // A FUSE handle is the number that the server gave for this mount's life:
             // another file may have it in the next.
-            (uuid, crate::sys::mount::is_fuse(root.as_fd()))
+            ambiguous: crate::sys::mount::is_fuse(root.as_fd()),
+            lists_all: crate::sys::mount::lists_all(root.as_fd()),
         };
         *self.file_systems.entry(device).or_insert_with(ask)
     }

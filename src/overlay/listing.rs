@@ -7,13 +7,13 @@
 //! that was evicted is simply made again. While a listing is kept, changes of
 //! the directory are applied to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use siphasher::sip::SipHasher13;
 
+use super::kept::{Counted, Kept};
 use crate::sys::Kind;
 
 /// Cookies 0 to 2 are the start, `.` and `..`.
@@ -108,80 +108,16 @@ impl Listing {
     }
 }
 
-#[derive(Default)]
-struct Cache {
-    map: HashMap<u64, (Arc<Listing>, u64)>,
-    tick: u64,
-}
-
-/// The listings that are kept: bounded by their names altogether, but the last
-/// few always, since somebody is reading them.
-pub struct Listings {
-    cache: Mutex<Cache>,
-    max_names: usize,
-}
-
-/// Listings kept whatever their size.
-const ALWAYS: usize = 8;
-
-impl std::fmt::Debug for Listings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Listings")
-            .field("max_names", &self.max_names)
-            .finish()
+impl Counted for Listing {
+    fn names(&self) -> usize {
+        self.len()
     }
 }
+
+/// The listings that are kept.
+pub type Listings = Kept<Listing>;
 
 impl Listings {
-    /// Keeps up to `max_names` names beyond the last few listings.
-    pub fn new(max_names: usize) -> Self {
-        Listings {
-            cache: Mutex::default(),
-            max_names,
-        }
-    }
-
-    /// The listing of a directory, if it is kept.
-    pub fn get(&self, dir: u64) -> Option<Arc<Listing>> {
-        let mut c = self.cache.lock();
-        c.tick += 1;
-        let tick = c.tick;
-        let (listing, used) = c.map.get_mut(&dir)?;
-        *used = tick;
-        Some(listing.clone())
-    }
-
-    /// Keeps a listing; the caller holds the directory's lock, so that no change
-    /// falls between its making and its keeping.
-    pub fn put(&self, dir: u64, listing: Arc<Listing>) {
-        let mut evicted = Vec::new();
-        let mut c = self.cache.lock();
-        c.tick += 1;
-        let tick = c.tick;
-        c.map.insert(dir, (listing, tick));
-        let mut names: usize = c.map.values().map(|(l, _)| l.len()).sum();
-        while c.map.len() > ALWAYS && (names > self.max_names || c.map.len() > 1024) {
-            let oldest = c
-                .map
-                .iter()
-                .min_by_key(|(_, (_, used))| *used)
-                .map(|(k, _)| *k);
-            let Some(victim) = oldest.and_then(|k| c.map.remove(&k)) else {
-                break;
-            };
-            names = names.saturating_sub(victim.0.len());
-            evicted.push(victim);
-        }
-        drop(c);
-        drop(evicted);
-    }
-
-    /// Gives a listing up.
-    pub fn remove(&self, dir: u64) {
-        let gone = self.cache.lock().map.remove(&dir);
-        drop(gone);
-    }
-
     /// A name appeared (or changed what it stands for).
     pub fn added(&self, dir: u64, name: &[u8], ino: u64, kind: Kind) {
         if let Some(l) = self.get(dir) {
@@ -247,17 +183,5 @@ mod tests {
         let first = l.after(0, 1);
         assert_eq!(first[0].cookie, 0, "resuming after it shows the pair again");
         assert_eq!(l.after(0, 2)[1].cookie, 50);
-    }
-
-    #[test]
-    fn listings_are_bounded_but_the_last_few() {
-        let c = Listings::new(10);
-        for d in 0..100 {
-            c.put(
-                d,
-                Arc::new(Listing::new((0..5).map(|i| item(&i.to_string())).collect())),
-            );
-        }
-        assert!((0..92).all(|d| c.get(d).is_none()) && c.get(99).is_some());
     }
 }

@@ -24,7 +24,8 @@
 //! # Lock order
 //! copy-up (one node; nothing else held) → rename (read, or write) → directory
 //! (parent before child; two directories only with rename held for writing) →
-//! table shard → links → descriptor cache, listing cache, orphans (leaves).
+//! table shard → links → descriptor cache, what is kept of directories, orphans
+//! (leaves).
 //! Requests on data take none of them but the leaves and, for an instant,
 //! rename for reading.
 
@@ -32,12 +33,14 @@ pub mod absence;
 pub mod decide;
 pub mod figures;
 pub mod inode;
+pub mod kept;
 pub mod listing;
 pub mod lock;
 pub mod open;
 pub mod ops;
 pub mod options;
 pub mod orphan;
+pub mod presence;
 pub mod setup;
 pub mod stack;
 pub mod tally;
@@ -103,6 +106,7 @@ pub struct Overlay {
     rename: RwLock<()>,
     orphans: Orphans,
     listings: Listings,
+    presences: kept::Kept<presence::Presence>,
     counts: figures::Counts,
     root: Arc<Node>,
 }
@@ -239,6 +243,7 @@ impl Leaving for Overlay {
         }
         let [a, b, c] = self.fds.remove_node(node);
         self.listings.remove(node.ino);
+        self.presences.remove(node.ino);
         let gone = node.is_orphan() && !node.has_other_names();
         if let (Some(id), true) = (node.upper.get(), gone) {
             let layer = crate::layer::UPPER;

@@ -16,6 +16,7 @@ use super::inode::identity::Numbers;
 use super::inode::locate::FdCache;
 use super::inode::node::{DirPart, Links, LowerSpot, NO_NLINK, Node, Place};
 use super::inode::table::Table;
+use super::kept::Kept;
 use super::listing::Listings;
 use super::lock;
 use super::options::{Durability, Options, XattrPermissions, Xino};
@@ -38,6 +39,8 @@ const MAX_LOWERS: usize = 500;
 /// Entries of merged listings kept by default.
 /// The kernel keeps the listings themselves; these serve changes between them.
 const DIR_CACHE: usize = 100_000;
+/// Names kept of merged directories' lowers, at 8 bytes each.
+const PRESENCES: usize = 1_000_000;
 
 impl Overlay {
     /// Opens the layers, takes and probes the upper.
@@ -78,6 +81,7 @@ impl Overlay {
             fds: FdCache::new(options.fd_cache.unwrap_or((budget / 2).clamp(16, 16384))),
             orphans: Orphans::new(options.fd_cache.unwrap_or(budget / 4)),
             listings: Listings::new(options.dir_cache.unwrap_or(DIR_CACHE)),
+            presences: Kept::new(PRESENCES),
             rename: RwLock::new(()),
             counts: Default::default(),
             stack,
@@ -556,6 +560,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
             xattr_whiteouts: AtomicBool::new(xattr_whiteouts),
             children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
+            vain: Default::default(),
         })),
     }))
 }

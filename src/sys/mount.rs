@@ -102,6 +102,19 @@ pub fn is_local(directory: BorrowedFd<'_>) -> bool {
     is_of(directory, &LOCAL)
 }
 
+/// Whether a directory is of a file system whose listings name whatever its lookups
+/// find, but for other spellings of what they name: no snapshots, processes or
+/// remote names that are only found when asked for.
+pub fn lists_all(directory: BorrowedFd<'_>) -> bool {
+    // include/uapi/linux/magic.h
+    const IMAGES_AND_OVERLAYS: [u64; 3] = [
+        0x7371_7368, // squashfs
+        0xE0F5_E1E2, // EROFS
+        0x794C_7630, // overlayfs
+    ];
+    is_local(directory) || is_of(directory, &IMAGES_AND_OVERLAYS)
+}
+
 /// Whether a directory is of a file system that lies in memory: tmpfs or ramfs.
 pub fn is_memory(directory: BorrowedFd<'_>) -> bool {
     is_of(directory, &[0x0102_1994, 0x8584_58F6])

@@ -182,6 +182,7 @@ fn random_case(seed: u64, run: u64) -> (Case, u64) {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let scope = generate::Scope {
+        lowers: (1, 4),
         users: false,
         user_overlay: false,
         links: true,

@@ -15,6 +15,7 @@ mod depth;
 mod following;
 mod forgotten;
 mod held;
+mod lowers;
 mod passthrough;
 mod polling;
 

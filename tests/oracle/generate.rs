@@ -29,6 +29,8 @@ pub struct Scope {
     pub link_ops: bool,
     /// Steps in a case.
     pub steps: usize,
+    /// At least and at most so many lower layers.
+    pub lowers: (usize, usize),
 }
 
 fn dir_path() -> BoxedStrategy<Path> {
@@ -292,12 +294,14 @@ fn step(scope: Scope) -> BoxedStrategy<Step> {
     ]);
     (who, umask, at, op)
         .prop_map(|(who, umask, at, op)| {
-            // See `mmap_write`: it has to take privileges away first.
-            let who = if matches!(op, Op::MmapWrite { .. }) {
-                Who::Root
-            } else {
-                who
+            let by_root = match &op {
+                // See `mmap_write`: it has to take privileges away first.
+                Op::MmapWrite { .. } => true,
+                // See `intended.rs`.
+                Op::Removexattr { name, .. } => *name == "system.posix_acl_access",
+                _ => false,
             };
+            let who = if by_root { Who::Root } else { who };
             Step { who, umask, at, op }
         })
         .boxed()
@@ -353,7 +357,7 @@ pub fn case(scope: Scope) -> BoxedStrategy<Case> {
         ground.extend(items);
         ground
     });
-    let layers = vec(layer, 1..=4);
+    let layers = vec(layer, scope.lowers.0..=scope.lowers.1);
     let then = prop_oneof![4 => Just(Then::GoOn), 2 => Just(Then::Remount), 1 => Just(Then::PushOwn), 1 => Just(Then::PushReference)];
     // Each batch opens something first: operations on empty slots teach nothing.
     let opened = (path(), open_flags()).prop_map(|(path, flags)| {

@@ -63,6 +63,7 @@ fn cases(setup: Setup, share: f64) {
         links,
         link_ops: setup.links,
         steps: number("ORACLE_OPS").unwrap_or(60) as usize,
+        lowers: setup.lowers,
     };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
     eprintln!("oracle {}: ORACLE_SEED={seed}", setup.name);

@@ -11,6 +11,8 @@
 //! * chown(-1, -1): it reaches a FUSE daemon as the order to clear suid that also comes before a write, with the
 //!   question unasked whether the caller owns the file;
 //! * FALLOC_FL_ZERO_RANGE, which tmpfs refuses: the kernel's FUSE client has then cleared the privileges already;
+//! * the removal of an access ACL by an owner outside the file's group: the kernel takes sgid away with it, even if
+//!   there is no ACL (ovl_set_or_remove_acl()); no plain file system does, nor does ours;
 //! * an opaque mark on the root of a layer: the kernel ignores it there, image builders mean it;
 //! * an upper that becomes a lower of its own mount (`PushOwn`) where hard links are about: which one of the names
 //!   was copied up is chance with FUSE, which names no path, and the index does not move with the upper.

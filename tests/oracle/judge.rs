@@ -31,6 +31,8 @@ pub struct Setup {
     pub file_times: bool,
     /// Link counts are compared, and which names are one file.
     pub links: bool,
+    /// At least and at most so many lower layers.
+    pub lowers: (usize, usize),
 }
 
 /// What a run did.

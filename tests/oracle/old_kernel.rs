@@ -2,19 +2,8 @@
 //! once, and one feature after the other.
 
 use super::judge::Setup;
-use super::{METACOPY, REDIRECT, TRUSTED, USERXATTR, hunt, inside_userns};
+use super::{METACOPY, REDIRECT, ROOT, USERXATTR, hunt, inside_userns};
 use crate::support::{Kind, require_fuse, require_kernel_overlay, require_root};
-
-const ROOT: Setup = Setup {
-    name: "",
-    reference: (Kind::Kernel, REDIRECT),
-    subject: (Kind::Acetate, REDIRECT),
-    marks: TRUSTED,
-    users: true,
-    cross: true,
-    file_times: true,
-    links: true,
-};
 
 fn able() -> bool {
     require_root() && require_fuse() && require_kernel_overlay()
@@ -112,6 +101,7 @@ fn acetate_in_a_user_namespace_on_4_18_does_what_a_plain_directory_does() {
                 subject: hiding("userxattr", "4.18:-user-whiteout"),
                 cross: false,
                 links: true,
+                lowers: (1, 7),
                 ..USERXATTR
             },
             0.3,

@@ -22,6 +22,8 @@ use crate::support::{Base, Layers, Mount, skip};
 
 /// How often an operation is done while it is counted: what happens by the way stays below half a call for each.
 const TIMES: usize = 50;
+/// Lowers, the lowest with everything; the others have the directories of the operations that are about them.
+const LOWERS: usize = 30;
 /// Names in a directory that is listed.
 const LISTED: usize = 20;
 /// How long strace may take to take hold of the daemon.
@@ -57,6 +59,8 @@ use Calls::Exactly;
 const TABLE: &[(&str, Calls)] = &[
     ("lookup of a name, first time", Exactly(2)),
     ("lookup of a missing name", Exactly(2)),
+    ("lookup in one of 30 lowers", Exactly(2)),
+    ("lookup in none of 30 lowers", Exactly(1)),
     ("getattr", Exactly(2)),
     ("read of 4 KiB", Exactly(2)),
     ("write of 100 bytes", Exactly(2)),
@@ -96,6 +100,11 @@ fn written(dir: &Path) {
     fs::write(dir.join("w"), [1; 100]).unwrap();
 }
 
+/// So many names were asked for in vain that the lowers have been listed.
+fn known_lowers(dir: &Path) {
+    (0..4).for_each(|i| drop(numbered(dir, "never", i).symlink_metadata().unwrap_err()));
+}
+
 fn new_files(dir: &Path) {
     each(|i| drop(File::create_new(numbered(dir, "n", i)).unwrap()));
 }
@@ -130,6 +139,12 @@ fn operations() -> Vec<Operation> {
             crate::stat(&numbered(d, "f", i));
         }),
         op("lookup of a missing name", nothing, |d, i| {
+            drop(numbered(d, "no", i).symlink_metadata().unwrap_err());
+        }),
+        op("lookup in one of 30 lowers", known_lowers, |d, i| {
+            crate::stat(&numbered(d, "f", i));
+        }),
+        op("lookup in none of 30 lowers", known_lowers, |d, i| {
             drop(numbered(d, "no", i).symlink_metadata().unwrap_err());
         }),
         op("getattr", nothing, |d, _| synced_stat(&d.join("f0"))),
@@ -193,9 +208,15 @@ fn operations() -> Vec<Operation> {
 
 /// The lower layer has a directory for each operation.
 fn layers() -> Layers {
-    let layers = Layers::new(Base::Shm, 1);
-    for i in 0..operations().len() {
-        let dir = layers.lowers[0].join(i.to_string());
+    let layers = Layers::new(Base::Shm, LOWERS);
+    let (lowest, above) = layers.lowers.split_last().unwrap();
+    for (i, operation) in operations().iter().enumerate() {
+        if operation.name.ends_with("30 lowers") {
+            for layer in above {
+                fs::create_dir(layer.join(i.to_string())).unwrap();
+            }
+        }
+        let dir = lowest.join(i.to_string());
         fs::create_dir(&dir).unwrap();
         each(|i| fs::write(numbered(&dir, "f", i), b"small").unwrap());
         rustix::fs::setxattr(dir.join("f0"), c"trusted.here", b"1", XattrFlags::empty()).unwrap();

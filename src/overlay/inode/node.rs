@@ -254,6 +254,8 @@ pub struct DirPart {
     pub children: AtomicUsize,
     /// Removed: nothing can be looked up or made here any more.
     pub dead: AtomicBool,
+    /// How often lowers were asked in vain for a name in here (see `presence`).
+    pub vain: AtomicU32,
 }
 
 /// Several names of one lower file, copied up: how many the merged view has.

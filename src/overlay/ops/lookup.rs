@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -154,6 +154,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
             ),
             children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
+            vain: AtomicU32::new(0),
         }));
     }
     Node {

@@ -13,6 +13,7 @@ use crate::overlay::inode::locate;
 use crate::overlay::inode::node::{Node, Place};
 use crate::overlay::inode::table::Claim;
 use crate::overlay::listing::{Item, Listing, cookie};
+use crate::overlay::presence::Gathering;
 use crate::sys::dir::{self, Dirent};
 use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, xattr};
 
@@ -20,6 +21,8 @@ use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, xattr};
 struct Merge<'a> {
     overlay: &'a Overlay,
     items: HashMap<Box<[u8]>, (u64, Kind)>,
+    /// Which lowers have which names, where that is worth keeping.
+    presence: Option<Gathering>,
     hidden: HashSet<Vec<u8>>,
 }
 
@@ -27,8 +30,8 @@ struct Merge<'a> {
 struct Part<'a> {
     layer: &'a Layer,
     dir: Arc<std::os::fd::OwnedFd>,
-    /// Where it is in a lower.
-    place: Option<&'a Place>,
+    /// Of a lower: its place among the directory's, and where it is.
+    lower: Option<(usize, &'a Place)>,
     xattr_whiteouts: bool,
     /// Entries may show the number of what they were copied up from.
     origins: bool,
@@ -87,17 +90,18 @@ impl Overlay {
         if d.dead.load(Ordering::Acquire) || node.is_orphan() {
             return Ok(Vec::new());
         }
+        let lowers = node.lower_spots();
         let mut m = Merge {
             overlay: self,
             items: HashMap::new(),
             hidden: HashSet::new(),
+            presence: self.gathering(node, &lowers),
         };
-        let lowers = node.lower_spots();
         if let (Some(upper), true) = (&self.stack.upper, node.is_upper()) {
             m.part(&Part {
                 layer: &upper.layer,
                 dir: locate::upper_dir(&self.fds, &upper.layer, node)?,
-                place: None,
+                lower: None,
                 xattr_whiteouts: self.xattr_whiteouts(node),
                 origins: d.impure.load(Ordering::Acquire),
                 below: !lowers.is_empty(),
@@ -111,11 +115,14 @@ impl Overlay {
             m.part(&Part {
                 layer,
                 dir: locate::lower_dir(&self.fds, layer, place)?,
-                place: Some(place),
+                lower: Some((i, &**place)),
                 xattr_whiteouts: spot.xattr_whiteouts,
                 origins: false,
                 below: i + 1 < lowers.len(),
             })?;
+        }
+        if let Some(all) = m.presence {
+            self.presences.put(node.ino, Arc::new(all.done()));
         }
         let items = m.items.into_iter();
         Ok(items
@@ -133,6 +140,9 @@ impl Merge<'_> {
     fn part(&mut self, part: &Part<'_>) -> Result<()> {
         let mut entries = Vec::new();
         dir::list(part.dir.as_fd(), |e| entries.push(e))?;
+        if let (Some(all), Some((place, _))) = (&mut self.presence, part.lower) {
+            all.names(place, part.layer, &part.dir, &entries);
+        }
         // A layer's marks hide what lies below it, never its own names: they
         // are collected first and applied after.
         let mut hides = Vec::new();
@@ -216,7 +226,7 @@ impl Part<'_> {
     /// What a side record says of a file in here.
     fn beside(&self, name: &[u8]) -> Option<disguise::Disguise> {
         let table = self.layer.beside.as_ref()?;
-        let path = self.place?.path_of(name);
+        let path = self.lower?.1.path_of(name);
         let disk = dir::probe(self.dir.as_fd(), name).ok().flatten()?;
         table.what(&path, &disk)
     }

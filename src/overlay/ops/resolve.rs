@@ -37,6 +37,8 @@ struct Walk<'a> {
     broken: bool,
     /// The upper is opaque in an ancestor of a redirect's path.
     stop_after: bool,
+    /// How many lowers of the parent did not have the name.
+    vain: u32,
 }
 
 impl Overlay {
@@ -61,11 +63,14 @@ impl Overlay {
             view: dir.lower_view.as_ref().map(|v| Place::child(v, name)),
             broken: false,
             stop_after: false,
+            vain: 0,
         };
         if from == From::Top && parent.is_upper() && walk.upper()? == Step::Done {
             return walk.finish();
         }
-        walk.lowers()?;
+        let asked = walk.lowers();
+        self.asked_in_vain(parent, walk.vain);
+        asked?;
         walk.finish()
     }
 }
@@ -152,10 +157,17 @@ impl Walk<'_> {
         // Layers of the parent are walked until a redirect leads to a path;
         // then every layer below is walked from its root.
         let mut next: usize = 1;
-        for spot in spots.iter() {
-            if let Where::Path(_) = self.resolver.at {
+        let presence = self.overlay.presence(self.parent, &spots);
+        let mut place = 0;
+        while let Where::Name(name) = &self.resolver.at {
+            let worth_asking = match &presence {
+                Some(p) => p.next(name, place),
+                None => Some(place),
+            };
+            let Some((at, spot)) = worth_asking.and_then(|at| Some((at, spots.get(at)?))) else {
                 break;
-            }
+            };
+            place = at + 1;
             next = usize::from(spot.layer) + 1;
             if self.in_parent(spot)? == Step::Done {
                 return Ok(());
@@ -195,7 +207,10 @@ impl Walk<'_> {
         let below = self.overlay.stack.has_below(spot.layer);
         let place = place.clone();
         match layer.probe(&dir, &name, below, spot.xattr_whiteouts)? {
-            Probe::Absent => Ok(Step::Ask),
+            Probe::Absent => {
+                self.vain += 1;
+                Ok(Step::Ask)
+            }
             Probe::Whiteout => Ok(self.resolver.whiteout()),
             Probe::Object(o) => {
                 let own = self.own_place(&place, &name);
