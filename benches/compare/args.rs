@@ -31,6 +31,9 @@ pub enum Verb {
     /// The measuring part of a sample
     #[command(hide = true)]
     Client(Cell),
+    /// Mounts what is nothing but FUSE (`floor.rs`)
+    #[command(hide = true)]
+    Floor(FloorWords),
 }
 
 /// What is to be measured, and how long.
@@ -103,6 +106,19 @@ pub struct Operations {
     /// Cargo gives this word to every benchmark
     #[arg(long, hide = true)]
     pub bench: bool,
+}
+
+/// A mount by `floor.rs`.
+#[derive(Debug, Clone, Words)]
+pub struct FloorWords {
+    /// In the foreground: the only way.
+    #[arg(short)]
+    pub foreground: bool,
+    /// The mount words of an overlay.
+    #[arg(short)]
+    pub options: String,
+    /// Where.
+    pub point: PathBuf,
 }
 
 /// One sample, as the agent and the client are told of it.

@@ -21,6 +21,7 @@ fn colour(system: System) -> &'static str {
         System::C => "#e08214",
         System::Rust => "#b2182b",
         System::Acetate => "#2166ac",
+        System::Floor => "#bdbdbd",
     }
 }
 

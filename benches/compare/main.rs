@@ -29,6 +29,7 @@
 //! | `args.rs` | the words |
 //! | `host.rs` | namespaces, the working directory, /proc |
 //! | `systems.rs` | the systems and the ways; mounting and unmounting them |
+//! | `floor.rs` | what FUSE costs without an overlay (`--systems floor`) |
 //! | `trees.rs` | what the lower layers hold |
 //! | `walk.rs` | listing without allocation |
 //! | `rows/` | what is measured, one file per family |
@@ -43,6 +44,7 @@
 mod agent;
 mod args;
 mod chart;
+mod floor;
 mod host;
 mod profile;
 mod report;
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
     let done = match &args.verb {
         Some(Verb::Agent(cell)) => return agent::run(cell),
         Some(Verb::Client(cell)) => return rows::run(cell),
+        Some(Verb::Floor(words)) => return floor::run(words),
         Some(Verb::Scale(wanted)) => host::inside().and_then(|h| scale::run_verb(&h, wanted)),
         Some(Verb::Profile(wanted)) => host::inside().and_then(|h| profile::run(&h, wanted)),
         None => host::inside().and_then(|h| series::compare(&h, &args.wanted)),

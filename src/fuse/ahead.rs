@@ -154,11 +154,14 @@ fn push(
     track: &mut Track,
     buffer: &mut [u8],
 ) {
-    for item in listing.after(track.at, track.window) {
-        if item.cookie <= track.pushed {
+    let window = listing.after(track.at, track.window);
+    let new = window.partition_point(|i| i.cookie <= track.pushed);
+    let bell = new + window.len().saturating_sub(new) / 2;
+    for (place, item) in window.into_iter().enumerate().skip(new) {
+        track.pushed = item.cookie;
+        if place == bell {
             continue;
         }
-        track.pushed = item.cookie;
         if item.kind != Kind::File {
             continue;
         }
