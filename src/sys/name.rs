@@ -1,12 +1,11 @@
 //! One path component, checked once.
 
-use std::sync::Arc;
-
 use super::{Errno, Result};
 
 /// A component that is kept: shared between a node's merged name and its place
-/// in a lower layer.
-pub type Name = Arc<[u8]>;
+/// in a lower layer. Counted without weak references: of a million known inodes each
+/// has one, and names of 9 to 16 bytes then fit the allocator's next smaller size.
+pub type Name = triomphe::Arc<[u8]>;
 
 /// Longest component of the file systems we serve (NAME_MAX).
 pub const NAME_MAX: usize = 255;
