@@ -36,6 +36,8 @@ use crate::sys::Kind;
 
 /// Larger files are left to the kernel's own read-ahead.
 const SMALL: u64 = 128 << 10;
+/// What is read of a file whose length is not known.
+const MOST_ARE_SHORTER: usize = 16 << 10;
 /// Files pushed ahead at first, and at most.
 const FIRST: usize = 8;
 const MOST: usize = 32;
@@ -156,6 +158,8 @@ fn push(
 ) {
     let window = listing.after(track.at, track.window);
     let new = window.partition_point(|i| i.cookie <= track.pushed);
+    // Left out: the READ for it says how far the client has come, while what lies
+    // beyond it is still there to be read.
     let bell = new + window.len().saturating_sub(new) / 2;
     for (place, item) in window.into_iter().enumerate().skip(new) {
         track.pushed = item.cookie;
@@ -181,8 +185,17 @@ fn push(
 
 /// Reads a whole small file; `None` where it is none.
 fn small_file(overlay: &Overlay, node: &Arc<Node>, buffer: &mut [u8]) -> Option<usize> {
+    if node.kind != Kind::File {
+        return None;
+    }
+    // Most are small enough to be had without asking how long they are.
+    let first = buffer.get_mut(..MOST_ARE_SHORTER)?;
+    let n = overlay.read(node, 0, first).ok()?;
+    if n < MOST_ARE_SHORTER {
+        return (n > 0).then_some(n);
+    }
     let size = overlay.getattr(node).ok()?.stat.size;
-    if node.kind != Kind::File || size == 0 || size > SMALL {
+    if size > SMALL {
         return None;
     }
     let whole = buffer.get_mut(..usize::try_from(size).ok()?)?;
