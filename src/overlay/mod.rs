@@ -53,6 +53,7 @@ use parking_lot::{RwLock, RwLockWriteGuard};
 
 use inode::locate::FdCache;
 use inode::node::Node;
+use inode::recent::Recent;
 use inode::table::{Leaving, Table};
 use listing::Listings;
 use orphan::Orphans;
@@ -100,6 +101,7 @@ pub struct Overlay {
     stack: Stack,
     settings: Settings,
     table: Table,
+    recent: Recent,
     fds: FdCache,
     /// Held for reading while names are resolved or changed in one directory,
     /// for writing while a name moves.

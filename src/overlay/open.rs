@@ -15,6 +15,7 @@ use super::Overlay;
 use super::inode::identity::Numbers;
 use super::inode::locate::FdCache;
 use super::inode::node::{DirPart, Links, LowerSpot, NO_NLINK, Node, Place};
+use super::inode::recent::Recent;
 use super::inode::table::Table;
 use super::kept::Kept;
 use super::listing::Listings;
@@ -80,6 +81,7 @@ impl Overlay {
         Ok(Overlay {
             fds: FdCache::new(options.fd_cache.unwrap_or((budget / 2).clamp(16, 16384))),
             orphans: Orphans::new(options.fd_cache.unwrap_or(budget / 4)),
+            recent: Recent::default(),
             listings: Listings::new(options.dir_cache.unwrap_or(DIR_CACHE)),
             presences: Kept::new(PRESENCES),
             rename: RwLock::new(()),

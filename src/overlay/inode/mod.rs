@@ -3,4 +3,5 @@
 pub mod identity;
 pub mod locate;
 pub mod node;
+pub mod recent;
 pub mod table;

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use super::hold::Access;
 use super::lookup::creatable;
-use super::resolve::From;
 use crate::layer::has_dot_wh;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
@@ -27,7 +26,10 @@ impl Overlay {
         if node.is_dir() {
             return Err(Errno::EPERM);
         }
-        if self.lookup(parent, &name)?.is_some() {
+        // What cannot succeed copies nothing up. Asked again under the lock.
+        let in_place =
+            parent.is_upper() && node.is_upper() && !node.metacopy.load(Ordering::Acquire);
+        if !in_place && self.lookup(parent, &name)?.is_some() {
             return Err(Errno::EEXIST);
         }
         // A metacopy with two names cannot carry two redirects: its data comes up.
@@ -46,13 +48,17 @@ impl Overlay {
             if d.dead.load(Ordering::Acquire) || nameless {
                 return Err(Errno::ENOENT);
             }
-            if self.resolve(parent, &name, From::Top)?.is_some() {
+            let there = self.resolve_all(parent, &name)?;
+            if there.found.is_some() {
                 return Err(Errno::EEXIST);
             }
             let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
             self.mark_impure(upper, parent)?;
             self.pin_nlink(upper, node, &spot)?;
-            give_name(upper, &spot, &at, &name)?;
+            match there.upper_is_bare {
+                true => dir::link_fd(spot.dirfd(), (at.as_fd(), &name))?,
+                false => give_name(upper, &spot, &at, &name)?,
+            }
             self.count_links(upper, node, 1);
             node.unmask_ctime();
             parent.unmask_ctime();
@@ -68,6 +74,7 @@ impl Overlay {
     }
 }
 
+/// Gives an object a name that hides what lies below.
 fn give_name(
     upper: &Upper,
     spot: &Spot,

@@ -39,13 +39,17 @@ impl Overlay {
         if stands_alone(parent) {
             return false;
         }
+        let is_long = |node: &Arc<Node>| match node.is_dir() {
+            true => !node.lowers.read().is_empty(),
+            false => self.copy_is_long(node, Need::Data),
+        };
+        if let Some(known) = self.known(parent, name) {
+            return known.is_some_and(|node| is_long(&node));
+        }
         let Ok(Some(e)) = self.lookup(parent, name) else {
             return false;
         };
-        let long = match e.node.is_dir() {
-            true => !e.node.lowers.read().is_empty(),
-            false => self.copy_is_long(&e.node, Need::Data),
-        };
+        let long = is_long(&e.node);
         self.release(e.node);
         long
     }
@@ -56,12 +60,25 @@ impl Overlay {
         if parent.lowers.read().is_empty() {
             return false;
         }
+        let known = self.known(parent, name);
+        if known.is_some_and(|node| node.is_none_or(|n| !self.copy_is_long(&n, Need::Data))) {
+            return false;
+        }
         let Ok(Some(e)) = self.lookup(parent, name) else {
             return false;
         };
         let long = e.attr.stat.nlink > 1 && self.copy_is_long(&e.node, Need::Data);
         self.release(e.node);
         long
+    }
+
+    /// The node of a name that was asked for lately, or that there was none; `None`
+    /// where that is not known.
+    fn known(&self, parent: &Arc<Node>, name: &[u8]) -> Option<Option<Arc<Node>>> {
+        match self.recent.node(&self.table, parent, name) {
+            Some(node) => Some(Some(node)),
+            None => self.recent.was_missing(parent.ino, name).then_some(None),
+        }
     }
 
     /// Whether a sync has anything to wait for.

@@ -53,6 +53,7 @@ impl Overlay {
     /// [`Overlay::lookup`] for callers that hold the locks.
     pub(super) fn lookup_locked(&self, parent: &Arc<Node>, name: &Name) -> Result<Option<Entry>> {
         let Some(found) = self.resolve(parent, name, From::Top)? else {
+            self.recent.is_missing(parent.ino, name);
             return Ok(None);
         };
         let node = self.intern(parent, name, &found);
@@ -70,6 +71,7 @@ impl Overlay {
             |ino| new_node(ino, found),
         );
         node.gain_name(parent, name);
+        self.recent.is(parent.ino, name, node.ino);
         node
     }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use rustix::fs::OFlags;
 
-use super::found::Found;
 use super::lookup::checked;
 use super::resolve::From;
 use crate::overlay::Overlay;
@@ -46,9 +45,9 @@ impl Overlay {
         };
         let _rename = self.rename.read();
         let _dir = d.lock.write();
-        let found = self
-            .resolve(parent, &name, From::Top)?
-            .ok_or(Errno::ENOENT)?;
+        let here = self.resolve_all(parent, &name)?;
+        let below = here.lowers_show;
+        let found = here.found.ok_or(Errno::ENOENT)?;
         match (target, found.kind == Kind::Dir) {
             (Target::NonDir, true) => return Err(Errno::EISDIR),
             (Target::Dir, false) => return Err(Errno::ENOTDIR),
@@ -61,7 +60,8 @@ impl Overlay {
         let _victim = match &node.dir {
             Some(v) => {
                 let guard = v.lock.write();
-                if self.remove_if_bare(upper, &at, parent, &name, &node)? {
+                let lowers_show = || self.lowers_show(below, parent, &name);
+                if self.remove_if_bare(upper, &at, (parent, &name), &node, lowers_show)? {
                     return Ok(());
                 }
                 if !self.is_empty_dir(&node)? {
@@ -71,7 +71,8 @@ impl Overlay {
             }
             None => None,
         };
-        self.retire_name(upper, &at, parent, &name, &node, &found)?;
+        let hide = self.lowers_show(below, parent, &name)?;
+        self.retire_name(upper, &at, (parent, &name), &node, (found.present(), hide))?;
         self.listings.removed(parent.ino, &name);
         Ok(())
     }
@@ -83,15 +84,15 @@ impl Overlay {
         &self,
         upper: &Upper,
         at: &Arc<OwnedFd>,
-        parent: &Arc<Node>,
-        name: &Name,
+        (parent, name): (&Arc<Node>, &Name),
         node: &Arc<Node>,
+        lowers_show: impl Fn() -> Result<bool>,
     ) -> Result<bool> {
         // With a listing at hand the question costs nothing; beyond the budget a
         // directory is moved aside, for which it must be known to be empty.
         let simple =
             stands_alone(node) && self.listings.get(node.ino).is_none() && self.orphans.has_room();
-        if !simple || self.lowers_show(parent, name)? {
+        if !simple || lowers_show()? {
             return Ok(false);
         }
         let key = FdKey::Upper(node.ino);
@@ -123,6 +124,10 @@ impl Overlay {
         {
             return Ok(());
         }
+        let known = self.recent.node(&self.table, parent, name);
+        if known.is_some_and(|node| node.is_dir() || node.is_upper()) {
+            return Ok(());
+        }
         let found = {
             let Some(d) = &parent.dir else {
                 return Err(Errno::ENOTDIR);
@@ -140,26 +145,33 @@ impl Overlay {
         self.ensure_upper(&found, Need::Data)
     }
 
-    /// Whether the lowers would show something under `name` if the upper had nothing.
-    pub(super) fn lowers_show(&self, parent: &Arc<Node>, name: &Name) -> Result<bool> {
+    /// Whether the lowers would show something under `name` if the upper had nothing;
+    /// `known`: where that was found out already.
+    pub(super) fn lowers_show(
+        &self,
+        known: Option<bool>,
+        parent: &Arc<Node>,
+        name: &Name,
+    ) -> Result<bool> {
+        if let Some(known) = known {
+            return Ok(known);
+        }
         if parent.lowers.read().is_empty() {
             return Ok(false);
         }
         Ok(self.resolve(parent, name, From::Lowers)?.is_some())
     }
 
-    /// Takes one name of a node away. The caller holds the directory's lock.
-    pub(super) fn retire_name(
+    /// Takes one name of a node away: what the upper has there, and whether the
+    /// lowers would then show something. The caller holds the directory's lock.
+    fn retire_name(
         &self,
         upper: &Upper,
         at: &Arc<OwnedFd>,
-        parent: &Arc<Node>,
-        name: &Name,
+        (parent, name): (&Arc<Node>, &Name),
         node: &Arc<Node>,
-        found: &Found,
+        (present, hide): (Present, bool),
     ) -> Result<()> {
-        let present = found.present();
-        let hide = self.lowers_show(parent, name)?;
         let last = node.links.lock().only(parent, name);
         if let (Present::NonDir, true) = (present, Self::is_indexed(node)) {
             self.pin_nlink(upper, node, &Spot::at(at.clone(), name.clone()))?;

@@ -13,7 +13,6 @@ use super::displace::{displace, put_back};
 use super::found::Found;
 use super::lookup::{checked, creatable};
 use super::remove::{Last, stands_alone};
-use super::resolve::From;
 use crate::overlay::Overlay;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
@@ -47,6 +46,8 @@ pub(super) struct End<'a> {
     here: Option<(Arc<Node>, Found)>,
     /// The lowers would show something if the upper had nothing.
     pub(super) lowers_show: bool,
+    /// The upper has nothing there, no marker either.
+    bare: bool,
 }
 
 impl End<'_> {
@@ -177,13 +178,14 @@ impl Overlay {
     }
 
     fn end<'a>(&self, upper: &Upper, parent: &'a Arc<Node>, name: Name) -> Result<End<'a>> {
-        let found = self.resolve(parent, &name, From::Top)?;
-        let here = found.map(|f| (self.intern(parent, &name, &f), f));
+        let all = self.resolve_all(parent, &name)?;
+        let here = all.found.map(|f| (self.intern(parent, &name, &f), f));
         Ok(End {
             parent,
             at: locate::upper_dir(&self.fds, &upper.layer, parent)?,
             here,
-            lowers_show: self.lowers_show(parent, &name)?,
+            lowers_show: self.lowers_show(all.lowers_show, parent, &name)?,
+            bare: all.upper_is_bare,
             name,
         })
     }
@@ -363,7 +365,7 @@ impl Overlay {
         let (from, to) = ((a.at.as_fd(), &a.name[..]), (b.at.as_fd(), &b.name[..]));
         // A file replaces a whiteout as it does any other file.
         let over_whiteout =
-            is_dir && dir::probe(to.0, to.1)?.is_some_and(|s| s.kind() != Kind::Dir);
+            is_dir && !b.bare && dir::probe(to.0, to.1)?.is_some_and(|s| s.kind() != Kind::Dir);
         if a.lowers_show {
             upper.expect_whiteouts(from.0)?;
         }
@@ -401,7 +403,7 @@ impl Overlay {
             dir::rename(from, to, Rename::Replace)?;
         }
         // Where nothing lies below a marker hides nothing.
-        if b.parent.lowers.read().is_empty() {
+        if b.bare || b.parent.lowers.read().is_empty() {
             return Ok(());
         }
         // It is done: the kernel keeps the names it has where it is told otherwise.
@@ -439,6 +441,7 @@ impl Overlay {
         links.remove(a.parent, &a.name);
         links.add(b.parent, &b.name);
         drop(links);
+        self.recent.is(b.parent.ino, &b.name, node.ino);
         self.listings.removed(a.parent.ino, &a.name);
         self.listings
             .added(b.parent.ino, &b.name, node.ino, node.kind);

@@ -24,6 +24,17 @@ pub enum From {
     Lowers,
 }
 
+/// What a name stands for, and what was learnt on the way.
+pub(super) struct Resolved {
+    /// The object.
+    pub(super) found: Option<Found>,
+    /// Whether the lowers would show something if the upper had nothing; `None`
+    /// where they were not all asked.
+    pub(super) lowers_show: Option<bool>,
+    /// The upper has nothing under the name, no marker either.
+    pub(super) upper_is_bare: bool,
+}
+
 /// The walk over the layers for one name.
 struct Walk<'a> {
     overlay: &'a Overlay,
@@ -39,6 +50,9 @@ struct Walk<'a> {
     stop_after: bool,
     /// How many lowers of the parent did not have the name.
     vain: u32,
+    /// All lowers were asked under the name itself, and none has it.
+    none_below: bool,
+    upper_is_bare: bool,
 }
 
 impl Overlay {
@@ -50,6 +64,15 @@ impl Overlay {
         name: &Name,
         from: From,
     ) -> Result<Option<Found>> {
+        Ok(self.walk(parent, name, from)?.found)
+    }
+
+    /// The same over all layers, with what was learnt on the way.
+    pub(super) fn resolve_all(&self, parent: &Arc<Node>, name: &Name) -> Result<Resolved> {
+        self.walk(parent, name, From::Top)
+    }
+
+    fn walk(&self, parent: &Arc<Node>, name: &Name, from: From) -> Result<Resolved> {
         let Some(dir) = &parent.dir else {
             return Err(crate::sys::Errno::ENOTDIR);
         };
@@ -64,6 +87,8 @@ impl Overlay {
             broken: false,
             stop_after: false,
             vain: 0,
+            none_below: false,
+            upper_is_bare: false,
         };
         if from == From::Top && parent.is_upper() && walk.upper()? == Step::Done {
             return walk.finish();
@@ -84,7 +109,10 @@ impl Walk<'_> {
         let below = !self.parent.lowers.read().is_empty();
         let xwh = self.overlay.xattr_whiteouts(self.parent);
         match upper.layer.probe(&dir, self.name, below, xwh)? {
-            Probe::Absent => Ok(Step::Ask),
+            Probe::Absent => {
+                self.upper_is_bare = true;
+                Ok(Step::Ask)
+            }
             Probe::Whiteout => Ok(self.resolver.whiteout()),
             Probe::Object(o) => Ok(self.take(UPPER, *o, None)),
         }
@@ -173,7 +201,9 @@ impl Walk<'_> {
                 return Ok(());
             }
         }
-        if !matches!(self.resolver.at, Where::Path(_)) {
+        if let Where::Name(last) = &self.resolver.at {
+            let taken = self.found.as_ref().is_some_and(|f| !f.lowers.is_empty());
+            self.none_below = !taken && last[..] == **self.name;
             return Ok(());
         }
         while next <= self.overlay.stack.lowers.len() {
@@ -329,10 +359,15 @@ impl Walk<'_> {
         self.resolver.at = Where::Path(new);
     }
 
-    fn finish(self) -> Result<Option<Found>> {
+    fn finish(self) -> Result<Resolved> {
         let lacks = self.resolver.lacks_data();
+        let mut resolved = Resolved {
+            found: None,
+            lowers_show: self.none_below.then_some(false),
+            upper_is_bare: self.upper_is_bare,
+        };
         let Some(mut found) = self.found else {
-            return Ok(None);
+            return Ok(resolved);
         };
         if lacks || self.broken {
             // Its data is nowhere: zeros would be a lie, copied up even a lasting one.
@@ -342,7 +377,8 @@ impl Walk<'_> {
             found.lower_view = None;
         }
         self.overlay.apply_index(&mut found)?;
-        Ok(Some(found))
+        resolved.found = Some(found);
+        Ok(resolved)
     }
 }
 
