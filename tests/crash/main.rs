@@ -183,6 +183,7 @@ fn random_case(seed: u64, run: u64) -> (Case, u64) {
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
     let scope = generate::Scope {
         lowers: (1, 4),
+        sgid: true,
         users: false,
         user_overlay: false,
         links: true,

@@ -29,6 +29,9 @@ pub struct Scope {
     pub link_ops: bool,
     /// Steps in a case.
     pub steps: usize,
+    /// Files with sgid. Without FUSE_HANDLE_KILLPRIV_V2 nobody tells a daemon of a write that is to clear one without
+    /// group execution, as kernels of that time did not clear it.
+    pub sgid: bool,
     /// At least and at most so many lower layers.
     pub lowers: (usize, usize),
 }
@@ -64,13 +67,17 @@ fn data() -> impl Strategy<Value = Data> {
     (any::<u8>(), len).prop_map(|(seed, len)| Data { seed, len })
 }
 
-fn mode() -> impl Strategy<Value = u32> {
+fn mode(scope: Scope) -> impl Strategy<Value = u32> {
     select(
         &[
             0o644u32, 0o600, 0o755, 0o777, 0o666, 0o000, 0o4755, 0o2755, 0o6777, 0o1777, 0o2775,
             0o2644, 0o400, 0o070,
         ][..],
     )
+    .prop_map(move |mode| match scope.sgid {
+        true => mode,
+        false => mode & !libc::S_ISGID,
+    })
 }
 
 fn dir_mode() -> impl Strategy<Value = u32> {
@@ -209,7 +216,7 @@ fn fd_op(scope: Scope) -> BoxedStrategy<Op> {
             .prop_map(|(from, to, from_at, to_at, len)| Op::CopyRange { from, to, from_at, to_at, len }),
         2 => (slot(), offset(), any::<u8>()).prop_map(|(slot, at, byte)| Op::MmapWrite { slot, at, byte }),
         1 => slot().prop_map(|slot| Op::MmapRead { slot }),
-        2 => (slot(), mode()).prop_map(|(slot, mode)| Op::Fchmod { slot, mode }),
+        2 => (slot(), mode(scope)).prop_map(|(slot, mode)| Op::Fchmod { slot, mode }),
         2 => (slot(), ids()).prop_map(|(slot, (uid, gid))| Op::Fchown { slot, uid, gid }),
         1 => (slot(), when(), when()).prop_map(|(slot, atime, mtime)| Op::Futimens { slot, atime, mtime }),
         2 => (slot(), xattr(scope), 0..3i32).prop_map(|(slot, (name, value), flags)| Op::Fsetxattr { slot, name, value, flags }),
@@ -237,7 +244,7 @@ fn name_op(scope: Scope) -> BoxedStrategy<Op> {
         ][..],
     );
     prop_oneof![
-        12 => (path(), open_flags(), mode(), slot()).prop_map(|(path, flags, mode, slot)| Op::Open { path, flags, mode, slot }),
+        12 => (path(), open_flags(), mode(scope), slot()).prop_map(|(path, flags, mode, slot)| Op::Open { path, flags, mode, slot }),
         5 => (path(), write_flags(), data()).prop_map(|(path, flags, data)| Op::WriteFile { path, flags, data }),
         2 => (path(), data()).prop_map(|(path, data)| Op::Replace { path, data }),
         6 => (dir_path(), dir_mode()).prop_map(|(path, mode)| Op::Mkdir { path, mode }),
@@ -261,7 +268,7 @@ fn name_op(scope: Scope) -> BoxedStrategy<Op> {
 fn object_op(scope: Scope) -> BoxedStrategy<Op> {
     prop_oneof![
         3 => (path(), offset()).prop_map(|(path, len)| Op::Truncate { path, len }),
-        4 => (path(), mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
+        4 => (path(), mode(scope)).prop_map(|(path, mode)| Op::Chmod { path, mode }),
         2 => (dir_path(), dir_mode()).prop_map(|(path, mode)| Op::Chmod { path, mode }),
         4 => (path(), ids(), any::<bool>()).prop_map(|(path, (uid, gid), follow)| Op::Chown { path, uid, gid, follow }),
         3 => (path(), when(), when(), any::<bool>()).prop_map(|(path, atime, mtime, follow)| Op::Utimens { path, atime, mtime, follow }),
@@ -320,7 +327,7 @@ fn item(scope: Scope) -> impl Strategy<Value = Item> {
     let opaque_root = |item: &Item| item.path.0.is_empty() && item.thing == Thing::Opaque;
     let xattr = proptest::option::weighted(0.15, xattr(scope));
     let dirs = (dir_path(), directory, dir_mode(), id(), xattr.clone());
-    let others = (path(), thing, mode(), id(), xattr);
+    let others = (path(), thing, mode(scope), id(), xattr);
     prop_oneof![
         2 => dirs.prop_map(move |(path, thing, mode, owner, xattr)| {
             let mut item = Item { path, thing, mode, owner, xattr };

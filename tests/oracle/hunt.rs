@@ -63,6 +63,9 @@ fn cases(setup: Setup, share: f64) {
         links,
         link_ops: setup.links,
         steps: number("ORACLE_OPS").unwrap_or(60) as usize,
+        sgid: !["4.18", "-killpriv-v2"]
+            .iter()
+            .any(|hidden| setup.subject.1.contains(hidden)),
         lowers: setup.lowers,
     };
     let hunting = std::env::var_os("ORACLE_HUNT").is_some();
