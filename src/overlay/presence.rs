@@ -91,6 +91,8 @@ pub struct Gathering {
     of: Arc<[LowerSpot]>,
     found: Vec<u64>,
     always: Vec<u16>,
+    /// Names read, those of lowers with too many among them: what a lookup may cost.
+    read: usize,
 }
 
 impl Gathering {
@@ -104,6 +106,7 @@ impl Gathering {
             of: of.clone(),
             found: Vec::new(),
             always: Vec::new(),
+            read: 0,
         })
     }
 
@@ -219,6 +222,10 @@ impl Overlay {
             // Shows nothing; is not asked.
             return Ok(());
         };
+        if all.read > NAMES {
+            all.unknown(place);
+            return Ok(());
+        }
         let layer = self.stack.layer(spot.layer)?;
         let dir = locate::lower_dir(&self.fds, layer, at)?;
         let mut reader = Reader::of(dir.as_fd())?;
@@ -233,6 +240,7 @@ impl Overlay {
                 break;
             }
         }
+        all.read += names.len();
         all.names(place, layer, &dir, &names);
         Ok(())
     }
@@ -258,6 +266,7 @@ mod tests {
             of: (1..=lowers).map(spot).collect(),
             found: Vec::new(),
             always: Vec::new(),
+            read: 0,
         }
     }
 

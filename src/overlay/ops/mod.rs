@@ -13,6 +13,7 @@ pub mod link;
 pub mod long;
 pub mod lookup;
 pub mod nlink;
+mod number;
 pub mod readdir;
 pub mod remove;
 pub mod rename;
