@@ -245,7 +245,9 @@ impl Leaving for Overlay {
         }
         let [a, b, c] = self.fds.remove_node(node);
         self.listings.remove(node.ino);
-        self.presences.remove(node.ino);
+        if node.is_dir() {
+            self.presences.remove(node.ino);
+        }
         let gone = node.is_orphan() && !node.has_other_names();
         if let (Some(id), true) = (node.upper.get(), gone) {
             let layer = crate::layer::UPPER;

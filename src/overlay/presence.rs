@@ -15,12 +15,14 @@
 //!   file systems that are not known to list all, mounts entered by
 //!   `follow_submounts`, directories whose file system (or whose `+F` flag) finds
 //!   names by another spelling, unreadable and very large ones.
+//! - Only what is shown goes by it. Whether a whiteout or an opaque mark must be
+//!   written is asked of every lower.
 //! - Lowers do not change under a mount; with `timeout=` somebody expects that they
 //!   do, and nothing is left out.
 //! - It belongs to one list of lowers, by its address: a directory that was cut off
 //!   from its lowers, or another of that number, is not answered by it.
 //!
-//! Lock order: made with the directory's lock held (read); kept by a leaf.
+//! Lock order: made with the directory's lock held; kept by a leaf.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -184,10 +186,13 @@ impl Overlay {
             return Some(p);
         }
         let paid = &node.dir.as_ref()?.vain;
-        if (paid.load(Ordering::Relaxed) as usize) < of.len() * PAID {
+        let seen = paid.load(Ordering::Relaxed);
+        if (seen as usize) < of.len() * PAID {
             return None;
         }
-        paid.store(0, Ordering::Relaxed);
+        // One of those who come at once lists; the others ask as before.
+        let claimed = paid.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed);
+        claimed.ok()?;
         let mut all = Gathering::of(self, lowers)?;
         for (place, spot) in of.iter().enumerate() {
             if self.gather(&mut all, place, spot).is_err() {

@@ -78,6 +78,9 @@ pub fn is_fuse(directory: BorrowedFd<'_>) -> bool {
     is_of(directory, &[FUSE_SUPER_MAGIC])
 }
 
+/// Of its own sources.
+const ZFS: u64 = 0x2FC1_2FC1;
+
 fn is_of(directory: BorrowedFd<'_>, kinds: &[u64]) -> bool {
     let found = rustix::fs::fstatfs(directory).map(|s| s.f_type as u64 & 0xFFFF_FFFF);
     found.is_ok_and(|kind| kinds.contains(&kind))
@@ -96,7 +99,7 @@ pub fn is_local(directory: BorrowedFd<'_>) -> bool {
         0x8584_58F6, // ramfs
         0xF2F5_2010, // F2FS
         0xCA45_1A4E, // bcachefs
-        0x2FC1_2FC1, // ZFS
+        ZFS,
         0x3153_464A, // JFS
     ];
     is_of(directory, &LOCAL)
@@ -107,12 +110,13 @@ pub fn is_local(directory: BorrowedFd<'_>) -> bool {
 /// remote names that are only found when asked for.
 pub fn lists_all(directory: BorrowedFd<'_>) -> bool {
     // include/uapi/linux/magic.h
-    const IMAGES_AND_OVERLAYS: [u64; 3] = [
+    const IMAGES: [u64; 2] = [
         0x7371_7368, // squashfs
         0xE0F5_E1E2, // EROFS
-        0x794C_7630, // overlayfs
     ];
-    is_local(directory) || is_of(directory, &IMAGES_AND_OVERLAYS)
+    // ZFS has `.zfs`, and may find names in another normal form though it is exact about
+    // case. What lies below an overlayfs may be anything.
+    (is_local(directory) && !is_of(directory, &[ZFS])) || is_of(directory, &IMAGES)
 }
 
 /// Whether a directory is of a file system that lies in memory: tmpfs or ramfs.

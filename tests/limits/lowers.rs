@@ -172,3 +172,31 @@ fn lowers_that_change_are_seen_with_a_timeout() {
     assert!(dir.join("new").exists());
     mount.unmount();
 }
+
+/// A lower that gets a name after it was listed: what is removed or moved above that name stays so.
+#[test]
+fn what_hides_is_written_for_lowers_that_changed() {
+    if !require_real_root() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 4);
+    sh(
+        &layers.root,
+        "for i in 0 1 2 3; do mkdir l$i/d; done; touch l3/d/a",
+    )
+    .unwrap();
+    let dir = layers.merged.join("d");
+    let mount = Mount::acetate(&layers, "");
+    assert_eq!(listed(&dir), BTreeSet::from(["a".into()]));
+    fs::write(dir.join("f"), "up").unwrap();
+    fs::write(dir.join("g"), "up").unwrap();
+    for name in ["f", "g"] {
+        fs::write(layers.lowers[2].join("d").join(name), "low").unwrap();
+    }
+    fs::remove_file(dir.join("f")).unwrap();
+    fs::rename(dir.join("g"), dir.join("h")).unwrap();
+    mount.unmount();
+    let mount = Mount::acetate(&layers, "");
+    assert_eq!(listed(&dir), BTreeSet::from(["a".into(), "h".into()]));
+    mount.unmount();
+}

@@ -92,7 +92,7 @@ impl Overlay {
         if from == From::Top && parent.is_upper() && walk.upper()? == Step::Done {
             return walk.finish();
         }
-        let asked = walk.lowers();
+        let asked = walk.lowers(from);
         self.asked_in_vain(parent, walk.vain);
         asked?;
         walk.finish()
@@ -179,12 +179,17 @@ impl Walk<'_> {
         table.what(&place.parent.path_of(&place.name), &o.stat)
     }
 
-    fn lowers(&mut self) -> Result<()> {
+    fn lowers(&mut self, from: From) -> Result<()> {
         let spots = self.parent.lower_spots();
         // Layers of the parent are walked until a redirect leads to a path;
         // then every layer below is walked from its root.
         let mut next: usize = 1;
-        let presence = self.overlay.presence(self.parent, &spots);
+        // Whether a whiteout must be written is asked of every lower: a name that one got
+        // since it was listed must not come back when the name above it goes.
+        let presence = match from {
+            From::Top => self.overlay.presence(self.parent, &spots),
+            From::Lowers => None,
+        };
         let mut place = 0;
         while let Where::Name(name) = &self.resolver.at {
             let worth_asking = match &presence {
@@ -202,7 +207,7 @@ impl Walk<'_> {
         }
         if let Where::Name(last) = &self.resolver.at {
             let taken = self.found.as_ref().is_some_and(|f| !f.lowers.is_empty());
-            self.none_below = !taken && last[..] == **self.name;
+            self.none_below = presence.is_none() && !taken && last[..] == **self.name;
             return Ok(());
         }
         while next <= self.overlay.stack.lowers.len() {
