@@ -160,7 +160,7 @@ fn push(
     let new = window.partition_point(|i| i.cookie <= track.pushed);
     // Left out: the READ for it says how far the client has come, while what lies
     // beyond it is still there to be read.
-    let bell = new + window.len().saturating_sub(new) / 2;
+    let bell = (new + window.len()) / 2;
     for (place, item) in window.into_iter().enumerate().skip(new) {
         track.pushed = item.cookie;
         if place == bell {

@@ -46,7 +46,6 @@ impl Overlay {
         let _rename = self.rename.read();
         let _dir = d.lock.write();
         let here = self.resolve_all(parent, &name)?;
-        let below = here.lowers_show;
         let found = here.found.ok_or(Errno::ENOENT)?;
         match (target, found.kind == Kind::Dir) {
             (Target::NonDir, true) => return Err(Errno::EISDIR),
@@ -55,13 +54,13 @@ impl Overlay {
         }
         let node = self.intern(parent, &name, &found);
         let at = locate::upper_dir(&self.fds, &upper.layer, parent)?;
+        let hide = self.lowers_show(here.lowers_show, parent, &name)?;
         // A victim directory's own lock, child after parent: nothing may be
         // made in it once it was seen empty.
         let _victim = match &node.dir {
             Some(v) => {
                 let guard = v.lock.write();
-                let lowers_show = || self.lowers_show(below, parent, &name);
-                if self.remove_if_bare(upper, &at, (parent, &name), &node, lowers_show)? {
+                if !hide && self.remove_if_bare(upper, &at, (parent, &name), &node)? {
                     return Ok(());
                 }
                 if !self.is_empty_dir(&node)? {
@@ -71,13 +70,12 @@ impl Overlay {
             }
             None => None,
         };
-        let hide = self.lowers_show(below, parent, &name)?;
         self.retire_name(upper, &at, (parent, &name), &node, (found.present(), hide))?;
         self.listings.removed(parent.ino, &name);
         Ok(())
     }
 
-    /// Removes a directory that only the upper has, with rmdir(2) as the judge of
+    /// Removes a directory that only the upper has and nothing lies below, with rmdir(2) as the judge of
     /// whether it is empty; false where it holds something, which may be markers
     /// alone, or where it is not that simple. The caller holds both locks.
     fn remove_if_bare(
@@ -86,13 +84,12 @@ impl Overlay {
         at: &Arc<OwnedFd>,
         (parent, name): (&Arc<Node>, &Name),
         node: &Arc<Node>,
-        lowers_show: impl Fn() -> Result<bool>,
     ) -> Result<bool> {
         // With a listing at hand the question costs nothing; beyond the budget a
         // directory is moved aside, for which it must be known to be empty.
         let simple =
             stands_alone(node) && self.listings.get(node.ino).is_none() && self.orphans.has_room();
-        if !simple || lowers_show()? {
+        if !simple {
             return Ok(false);
         }
         let key = FdKey::Upper(node.ino);
