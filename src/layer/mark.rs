@@ -13,6 +13,10 @@
 //! directories", "redirect_dir", "metadata only copy up"), fs/overlayfs/overlayfs.h
 //! (struct ovl_fb), OCI image-spec layer.md ("Whiteouts").
 //! A mark hides what lies in layers *below*, never its siblings.
+//!
+//! Without `opaque` = `x` on its directory a file with `whiteout` is a file here. The
+//! kernel finds no such name and lists it all the same; asking every empty file of a
+//! listing costs more than such layers, which the format does not allow, are worth.
 
 use crate::sys::handle::Handle;
 use crate::sys::{Errno, Result, Spot, xattr};

@@ -1,7 +1,7 @@
 //! Layers whose marks lie: metacopies without data, redirects that lead nowhere, disguises that cannot be.
 
 use crate::support::story::{require_user_xattrs, sh};
-use crate::support::{Base, Layers};
+use crate::support::{Base, Kind, Layers, Mount, require_kernel_overlay};
 use crate::{able, inside};
 
 /// A lower whose root is disguised, so that override xattrs count in it; `script` runs in it.
@@ -125,5 +125,38 @@ fn finding_18_a_file_disguised_as_a_directory_is_a_file() {
             left,
             "{step}, after a remount"
         );
+    }
+}
+
+/// What may not be shown is there all the same: a file above a directory with a refused redirect (or above a metacopy without
+/// data) is removed and renamed, and a whiteout left, or what lies below would come up. It was EIO, so such a file stayed for ever.
+#[test]
+fn what_lies_above_a_refused_redirect_can_be_removed() {
+    if !able() {
+        return;
+    }
+    for (below, words) in [
+        ("-n trusted.overlay.redirect -v /x", "redirect_dir=nofollow"),
+        ("-n trusted.overlay.redirect -v a/b", ""),
+    ] {
+        for kind in [Kind::Acetate, Kind::Kernel] {
+            if kind == Kind::Kernel && !require_kernel_overlay() {
+                continue;
+            }
+            let layers = Layers::new(Base::Shm, 2);
+            sh(&layers.root, &format!("mkdir -p l0/d l0/e l0/r l1/x; for n in d e r; do setfattr {below} l0/$n; echo $n > upper/$n; done")).unwrap();
+            let mount = Mount::with(kind, &layers, words);
+            let out = sh(
+                &layers.merged,
+                "rm d; mv e f; echo new > g; mv g r; ls; cat f r",
+            )
+            .unwrap();
+            assert_eq!(out, "f\nr\nx\ne\nnew\n", "{words}, {kind:?}");
+            mount.unmount();
+            let left = sh(&layers.root, "stat -c '%n %t:%T %F' upper/[de]").unwrap();
+            let whiteouts =
+                "upper/d 0:0 character special file\nupper/e 0:0 character special file\n";
+            assert_eq!(left, whiteouts, "{words}, {kind:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `uppers.rs` | uppers made by one and read by the others, as upper and as a middle layer |
 //! | `marks.rs` | whiteouts and opaque marks of all dialects, laid by hand |
+//! | `stacks.rs` | random stacks with the kernel's marks, read by the kernel and by acetate |
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -12,6 +13,7 @@
 mod support;
 
 mod marks;
+mod stacks;
 mod uppers;
 
 use std::fs;

@@ -33,6 +33,16 @@ pub enum Where {
     Path(Vec<Vec<u8>>),
 }
 
+/// Why a redirect that would lead on cannot be gone after. Merging by the plain name
+/// would show another directory's content, and merging nothing half a tree for the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It says nothing that could be a place: ovl_check_redirect(), EINVAL.
+    Malformed,
+    /// `redirect_dir=nofollow`: "refusing to follow redirect" in ovl_lookup(), EPERM.
+    NotFollowed,
+}
+
 /// The decision in progress.
 #[derive(Debug)]
 pub struct Resolver {
@@ -41,6 +51,8 @@ pub struct Resolver {
     /// Where the next layer is asked.
     pub at: Where,
     follow: bool,
+    /// Set once; there is no answer then.
+    pub refusal: Option<Refusal>,
 }
 
 impl Resolver {
@@ -51,6 +63,7 @@ impl Resolver {
             seeks_data: false,
             at: Where::Name(name.to_vec()),
             follow,
+            refusal: None,
         }
     }
 
@@ -64,8 +77,9 @@ impl Resolver {
         Step::Done
     }
 
-    /// A layer has an object of this type with these marks.
-    pub fn object(&mut self, kind: Kind, marks: &Marks) -> (Verdict, Step) {
+    /// A layer has an object of this type with these marks. `leads_on`: a layer lies
+    /// below in which a directory could go on.
+    pub fn object(&mut self, kind: Kind, marks: &Marks, leads_on: bool) -> (Verdict, Step) {
         match self.kind {
             None => {
                 self.kind = Some(kind);
@@ -78,14 +92,10 @@ impl Resolver {
             Some(_) => return (Verdict::Leave, Step::Done),
         }
         let more = match kind {
-            Kind::Dir => marks.opaque != Opaque::Yes,
+            Kind::Dir => marks.opaque != Opaque::Yes && leads_on,
             _ => self.seeks_data,
         };
-        if !more {
-            return (Verdict::Take, Step::Done);
-        }
-        if marks.bad_redirect || (marks.redirect.is_some() && kind == Kind::Dir && !self.follow) {
-            // Merging by the plain name would show another directory's content.
+        if !more || self.refuses(marks) {
             return (Verdict::Take, Step::Done);
         }
         match &marks.redirect {
@@ -100,6 +110,36 @@ impl Resolver {
             },
         }
         (Verdict::Take, Step::Ask)
+    }
+
+    /// The directory at `path[depth]`, on the way to the place that is asked for, has
+    /// these marks: if it is itself redirected for the layers below, the rest of the path
+    /// goes with it (ovl_check_redirect()).
+    pub fn ancestor(&mut self, marks: &Marks, path: &[Vec<u8>], depth: usize) {
+        if marks.opaque == Opaque::Yes || self.refuses(marks) {
+            return;
+        }
+        let rest = path.get(depth + 1..).unwrap_or_default();
+        let mut new = match &marks.redirect {
+            None => return,
+            Some(Redirect::Path(p)) => p.clone(),
+            Some(Redirect::Name(n)) => {
+                let mut p = path.get(..depth).unwrap_or_default().to_vec();
+                p.push(n.clone());
+                p
+            }
+        };
+        new.extend_from_slice(rest);
+        self.at = Where::Path(new);
+    }
+
+    fn refuses(&mut self, marks: &Marks) -> bool {
+        self.refusal = self.refusal.or(match (&marks.redirect, self.follow) {
+            _ if marks.bad_redirect => Some(Refusal::Malformed),
+            (Some(_), false) => Some(Refusal::NotFollowed),
+            _ => None,
+        });
+        self.refusal.is_some()
     }
 }
 
@@ -119,11 +159,11 @@ mod tests {
     fn directories_merge_until_opaque() {
         let mut r = Resolver::new(b"d", true);
         assert_eq!(
-            r.object(Kind::Dir, &dir(false, None)),
+            r.object(Kind::Dir, &dir(false, None), true),
             (Verdict::Take, Step::Ask)
         );
         assert_eq!(
-            r.object(Kind::Dir, &dir(true, None)),
+            r.object(Kind::Dir, &dir(true, None), true),
             (Verdict::Take, Step::Done)
         );
     }
@@ -131,9 +171,9 @@ mod tests {
     #[test]
     fn a_file_below_a_directory_ends_the_merge() {
         let mut r = Resolver::new(b"d", true);
-        r.object(Kind::Dir, &dir(false, None));
+        r.object(Kind::Dir, &dir(false, None), true);
         assert_eq!(
-            r.object(Kind::File, &Marks::default()),
+            r.object(Kind::File, &Marks::default(), true),
             (Verdict::Leave, Step::Done)
         );
     }
@@ -141,12 +181,34 @@ mod tests {
     #[test]
     fn redirects_change_where_the_layers_below_are_asked() {
         let mut r = Resolver::new(b"d", true);
-        r.object(Kind::Dir, &dir(false, Some(b"/a/b")));
+        r.object(Kind::Dir, &dir(false, Some(b"/a/b")), true);
         assert_eq!(r.at, Where::Path(vec![b"a".to_vec(), b"b".to_vec()]));
-        r.object(Kind::Dir, &dir(false, Some(b"c")));
+        r.object(Kind::Dir, &dir(false, Some(b"c")), true);
         assert_eq!(r.at, Where::Path(vec![b"a".to_vec(), b"c".to_vec()]));
         let mut r = Resolver::new(b"d", false);
-        assert_eq!(r.object(Kind::Dir, &dir(false, Some(b"x"))).1, Step::Done);
+        r.object(Kind::Dir, &dir(false, Some(b"x")), true);
+        assert_eq!(r.refusal, Some(Refusal::NotFollowed));
+    }
+
+    #[test]
+    fn a_redirect_matters_where_it_leads_on() {
+        let bad = Marks {
+            bad_redirect: true,
+            ..Marks::default()
+        };
+        for (marks, leads_on, refusal) in [
+            (&bad, true, Some(Refusal::Malformed)),
+            (&bad, false, None),
+            (&dir(true, Some(b"x")), true, None),
+            (&dir(false, Some(b"x")), false, None),
+        ] {
+            let mut r = Resolver::new(b"d", false);
+            r.object(Kind::Dir, marks, leads_on);
+            assert_eq!(r.refusal, refusal, "{marks:?}, {leads_on}");
+        }
+        let mut r = Resolver::new(b"d", true);
+        r.ancestor(&bad, &[b"a".to_vec(), b"d".to_vec()], 0);
+        assert_eq!(r.refusal, Some(Refusal::Malformed));
     }
 
     #[test]
@@ -156,10 +218,13 @@ mod tests {
             ..Marks::default()
         };
         let mut r = Resolver::new(b"f", true);
-        assert_eq!(r.object(Kind::File, &meta), (Verdict::Take, Step::Ask));
+        assert_eq!(
+            r.object(Kind::File, &meta, true),
+            (Verdict::Take, Step::Ask)
+        );
         assert!(r.lacks_data());
         assert_eq!(
-            r.object(Kind::File, &Marks::default()),
+            r.object(Kind::File, &Marks::default(), true),
             (Verdict::Take, Step::Done)
         );
         assert!(!r.lacks_data());

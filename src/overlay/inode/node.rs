@@ -27,6 +27,12 @@ impl Place {
         Arc::new(Place { up: None })
     }
 
+    /// The place at a path from the layer's root.
+    pub fn chain(path: &[Vec<u8>]) -> Arc<Place> {
+        let step = |p: Arc<Place>, c: &Vec<u8>| Place::child(&p, &Name::from(&c[..]));
+        path.iter().fold(Place::root(), step)
+    }
+
     /// `name` below `parent`.
     pub fn child(parent: &Arc<Place>, name: &Name) -> Arc<Place> {
         Arc::new(Place {

@@ -63,3 +63,13 @@ pub struct UpperPart {
     /// lower file was copied up, this one has nothing in the upper's tree.
     pub by_index: Option<Name>,
 }
+
+/// Where a lower object stands.
+pub(super) struct LowerPlace {
+    /// The directory it is in.
+    pub(super) parent: Arc<Place>,
+    /// Its name there.
+    pub(super) name: Name,
+    /// Both, as one.
+    pub(super) own: Arc<Place>,
+}

@@ -3,6 +3,7 @@
 
 pub mod attr;
 pub mod create;
+mod data_only;
 pub mod detach;
 mod displace;
 pub mod ensure_upper;

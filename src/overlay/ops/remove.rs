@@ -156,7 +156,11 @@ impl Overlay {
         if parent.lowers.read().is_empty() {
             return Ok(false);
         }
-        Ok(self.resolve(parent, name, From::Lowers)?.is_some())
+        // What cannot be shown (its redirect is refused, its data missing, a layer gives
+        // errors) is there all the same: ovl_lower_positive() assumes so too.
+        Ok(self
+            .resolve(parent, name, From::Lowers)
+            .map_or(true, |found| found.is_some()))
     }
 
     /// Takes one name of a node away: what the upper has there, and whether the

@@ -1,18 +1,19 @@
 //! What a name stands for, over all layers: I/O around [`Resolver`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use super::found::{Found, UpperPart};
+use super::data_only;
+use super::found::{Found, LowerPlace, UpperPart};
 use crate::layer::disguise::Disguise;
-use crate::layer::mark::{Marks, Opaque};
-use crate::layer::{LayerId, Object, Probe, UPPER};
+use crate::layer::mark::{Marks, Opaque, Redirect};
+use crate::layer::{Layer, LayerId, Object, Probe, UPPER};
 use crate::overlay::Overlay;
-use crate::overlay::decide::resolve::{Resolver, Step, Verdict, Where};
+use crate::overlay::decide::resolve::{Refusal, Resolver, Step, Verdict, Where};
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::{LowerSpot, Node, Place};
 use crate::overlay::options::RedirectDir;
-use crate::sys::{Kind, Name, ObjectId, Result, Spot, Stat};
+use crate::sys::{Errno, Kind, Name, ObjectId, Result, Spot, Stat};
 
 /// Which layers are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +44,8 @@ struct Walk<'a> {
     resolver: Resolver,
     /// Where the lowers' merged view has what is asked for now.
     view: Option<Arc<Place>>,
-    /// A redirect that cannot be read: half a tree would be shown for the whole.
-    broken: bool,
+    /// Below what is asked now lies a layer in which a directory could go on.
+    leads_on: bool,
     /// The upper is opaque in an ancestor of a redirect's path.
     stop_after: bool,
     /// How many lowers of the parent did not have the name.
@@ -73,7 +74,7 @@ impl Overlay {
 
     fn walk(&self, parent: &Arc<Node>, name: &Name, from: From) -> Result<Resolved> {
         let Some(dir) = &parent.dir else {
-            return Err(crate::sys::Errno::ENOTDIR);
+            return Err(Errno::ENOTDIR);
         };
         let follow = self.settings.redirect_dir != RedirectDir::NoFollow;
         let mut walk = Walk {
@@ -83,7 +84,7 @@ impl Overlay {
             found: None,
             resolver: Resolver::new(name, follow),
             view: dir.lower_view.as_ref().map(|v| Place::child(v, name)),
-            broken: false,
+            leads_on: false,
             stop_after: false,
             vain: 0,
             none_below: false,
@@ -92,7 +93,7 @@ impl Overlay {
         if from == From::Top && parent.is_upper() && walk.upper()? == Step::Done {
             return walk.finish();
         }
-        let asked = walk.lowers(from);
+        let asked = walk.lowers(from).and_then(|()| walk.data_layers());
         self.asked_in_vain(parent, walk.vain);
         asked?;
         walk.finish()
@@ -107,6 +108,7 @@ impl Walk<'_> {
         let dir = locate::upper_dir(&self.overlay.fds, &upper.layer, self.parent)?;
         let below = !self.parent.lowers.read().is_empty();
         let xwh = self.overlay.xattr_whiteouts(self.parent);
+        self.leads_on = below || self.follows() && self.overlay.stack.has_below(UPPER);
         match upper.layer.probe(&dir, self.name, below, xwh)? {
             Probe::Absent => {
                 self.upper_is_bare = true;
@@ -115,6 +117,12 @@ impl Walk<'_> {
             Probe::Whiteout => Ok(self.resolver.whiteout()),
             Probe::Object(o) => Ok(self.take(UPPER, *o, None)),
         }
+    }
+
+    /// Whether redirects are followed: a directory may then go on in any layer below, and
+    /// else only in those that its parent has (`d.last` in ovl_lookup()).
+    fn follows(&self) -> bool {
+        self.overlay.settings.redirect_dir != RedirectDir::NoFollow
     }
 
     /// Accepts an object of a layer or leaves it.
@@ -126,13 +134,11 @@ impl Walk<'_> {
         }
         let stat = self.overlay.undisguise(layer, &o.stat, &o.marks);
         let kind = stat.kind();
-        let (verdict, step) = self.resolver.object(kind, &o.marks);
+        let (verdict, step) = self.resolver.object(kind, &o.marks, self.leads_on);
         if verdict == Verdict::Leave {
             return step;
         }
-        let leads_on =
-            (kind == Kind::Dir && self.overlay.stack.has_below(layer)) || o.marks.metacopy;
-        self.broken |= o.marks.bad_redirect && leads_on;
+        let goes_elsewhere = leads_to_path(&o.marks);
         let found = self.found.get_or_insert_with(|| Found {
             kind,
             stat,
@@ -165,6 +171,8 @@ impl Walk<'_> {
                 });
             }
         }
+        // What hides the way to it hides nothing of the place it names itself.
+        self.stop_after &= step == Step::Done || !goes_elsewhere;
         if o.mount_point || self.stop_after {
             Step::Done
         } else {
@@ -201,6 +209,8 @@ impl Walk<'_> {
             };
             place = at + 1;
             next = usize::from(spot.layer) + 1;
+            self.leads_on =
+                place < spots.len() || self.follows() && self.overlay.stack.has_below(spot.layer);
             if self.in_parent(spot)? == Step::Done {
                 return Ok(());
             }
@@ -210,11 +220,32 @@ impl Walk<'_> {
             self.none_below = presence.is_none() && !taken && last[..] == **self.name;
             return Ok(());
         }
-        while next <= self.overlay.stack.lowers.len() {
-            let id = LayerId::try_from(next).unwrap_or(LayerId::MAX);
-            next += 1;
-            if self.at_path(id)? == Step::Done {
-                return Ok(());
+        let below = self.overlay.stack.lowers.get(next - 1..);
+        for layer in below.unwrap_or_default().iter().filter(|l| !l.data_only) {
+            if self.at_path(layer)? == Step::Done {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The data of a metacopy file with a redirect to a path may lie in a layer that holds
+    /// nothing else, whatever hides the path in the layers that are merged; marks mean
+    /// nothing there (ovl_lookup_data_layers()).
+    fn data_layers(&mut self) -> Result<()> {
+        let Where::Path(path) = self.resolver.at.clone() else {
+            return Ok(());
+        };
+        for layer in self.overlay.stack.lowers.iter().filter(|l| l.data_only) {
+            if !self.resolver.lacks_data() || self.resolver.refusal.is_some() {
+                break;
+            }
+            let found = match data_only::at_path(layer, &path) {
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::EXDEV) => None,
+                r => r?,
+            };
+            if let Some((object, place)) = found {
+                self.take(layer.id, object, Some(place));
             }
         }
         Ok(())
@@ -291,18 +322,16 @@ impl Walk<'_> {
         }
     }
 
-    fn at_path(&mut self, id: LayerId) -> Result<Step> {
+    fn at_path(&mut self, layer: &Layer) -> Result<Step> {
         let Where::Path(path) = self.resolver.at.clone() else {
             return Ok(Step::Done);
         };
-        let layer = self.overlay.stack.layer(id)?;
-        if layer.data_only && !self.resolver.lacks_data() {
-            return Ok(Step::Ask);
-        }
+        let id = layer.id;
         if self.found.as_ref().is_none_or(|f| f.lowers.is_empty()) {
-            self.view = Some(chain(&path));
+            self.view = Some(Place::chain(&path));
         }
         let below = self.overlay.stack.has_below(id);
+        self.leads_on = below;
         let mut place = Place::root();
         let mut dir: Arc<OwnedFd> = layer.root.clone();
         let mut xwh = false;
@@ -321,9 +350,15 @@ impl Walk<'_> {
             }
             xwh = o.marks.opaque == Opaque::MayHoldXattrWhiteouts;
             self.stop_after |= o.marks.opaque == Opaque::Yes;
-            self.redirect_ancestor(&o.marks, &path, depth);
+            self.stop_after &= !leads_to_path(&o.marks);
+            if below || self.resolver.lacks_data() {
+                self.resolver.ancestor(&o.marks, &path, depth);
+            }
+            if self.resolver.refusal.is_some() {
+                return Ok(Step::Done);
+            }
             place = Place::child(&place, &name);
-            dir = Arc::new(layer.open_dir(std::os::fd::AsFd::as_fd(&dir), &name)?);
+            dir = Arc::new(layer.open_dir(dir.as_fd(), &name)?);
         }
         let name = Name::from(&last[..]);
         let step = match layer.probe(&dir, &name, below, xwh)? {
@@ -345,24 +380,6 @@ impl Walk<'_> {
         Ok(if self.stop_after { Step::Done } else { step })
     }
 
-    /// An ancestor on a redirect's path is itself redirected for the layers
-    /// below: the rest of the path goes with it (ovl_check_redirect()).
-    fn redirect_ancestor(&mut self, marks: &Marks, path: &[Vec<u8>], depth: usize) {
-        use crate::layer::mark::Redirect;
-        let rest = path.get(depth + 1..).unwrap_or_default();
-        let mut new = match &marks.redirect {
-            None => return,
-            Some(Redirect::Path(p)) => p.clone(),
-            Some(Redirect::Name(n)) => {
-                let mut p = path.get(..depth).unwrap_or_default().to_vec();
-                p.push(n.clone());
-                p
-            }
-        };
-        new.extend_from_slice(rest);
-        self.resolver.at = Where::Path(new);
-    }
-
     fn finish(self) -> Result<Resolved> {
         let lacks = self.resolver.lacks_data();
         let mut resolved = Resolved {
@@ -370,12 +387,17 @@ impl Walk<'_> {
             lowers_show: self.none_below.then_some(false),
             upper_is_bare: self.upper_is_bare,
         };
+        match self.resolver.refusal {
+            Some(Refusal::Malformed) => return Err(Errno::EINVAL),
+            Some(Refusal::NotFollowed) => return Err(Errno::EPERM),
+            None => {}
+        }
         let Some(mut found) = self.found else {
             return Ok(resolved);
         };
-        if lacks || self.broken {
+        if lacks {
             // Its data is nowhere: zeros would be a lie, copied up even a lasting one.
-            return Err(crate::sys::Errno::EIO);
+            return Err(Errno::EIO);
         }
         if found.kind != Kind::Dir {
             found.lower_view = None;
@@ -386,16 +408,10 @@ impl Walk<'_> {
     }
 }
 
-/// Where a lower object stands.
-struct LowerPlace {
-    parent: Arc<Place>,
-    name: Name,
-    own: Arc<Place>,
-}
-
-fn chain(path: &[Vec<u8>]) -> Arc<Place> {
-    path.iter()
-        .fold(Place::root(), |p, c| Place::child(&p, &Name::from(&c[..])))
+/// Whether the layers below are asked at a path from their roots (ovl_check_redirect()
+/// then takes back that an ancestor was opaque).
+fn leads_to_path(marks: &Marks) -> bool {
+    marks.opaque != Opaque::Yes && matches!(marks.redirect, Some(Redirect::Path(_)))
 }
 
 impl Overlay {
