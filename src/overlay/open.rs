@@ -563,6 +563,7 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
             children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             vain: Default::default(),
+            names_below: Default::default(),
         })),
     }))
 }

@@ -6,7 +6,9 @@
 //! directories of [`FEWEST`] or more lowers are listed once it has cost more to
 //! ask (or when somebody lists them anyway), and from then on only layers that
 //! have the name or a whiteout of it are asked, everything else as before: a
-//! [`Presence`] says who need not be asked, never what a name is.
+//! [`Presence`] says who need not be asked, never what a name is. What a directory's
+//! lowers hold is known when they have been listed; so a listing of more names than
+//! were paid for is given up, and twice that is paid before the next.
 //!
 //! # Invariants
 //! - What it leaves out must not exist. It holds hashes of names; two names of one
@@ -34,13 +36,17 @@ use super::inode::node::{LowerSpot, Lowers, Node};
 use super::kept::Counted;
 use super::listing::cookie;
 use crate::layer::{Layer, mark};
-use crate::sys::Result;
 use crate::sys::dir::{self, Dirent, Reader};
+use crate::sys::{Errno, Result};
 
 /// Directories of fewer lowers are always asked.
 pub const FEWEST: usize = 3;
 /// Vain questions, for each lower, that a directory pays before it is listed.
 const PAID: usize = 2;
+/// Names that are read for the price of one vain question.
+const NAMES_A_QUESTION: usize = 8;
+/// Names that are read in any case, in some milliseconds.
+const NAMES_AT_ONCE: usize = 8 * 1024;
 /// A layer's directory of more names is always asked.
 const NAMES_OF_A_LAYER: usize = 16 * 1024;
 /// As are all further layers of a directory that has more in all.
@@ -93,8 +99,10 @@ pub struct Gathering {
     of: Arc<[LowerSpot]>,
     found: Vec<u64>,
     always: Vec<u16>,
-    /// Names read, those of lowers with too many among them: what a lookup may cost.
+    /// Names read, those of lowers with too many among them.
     read: usize,
+    /// Names that may be read.
+    allowed: usize,
 }
 
 impl Gathering {
@@ -109,6 +117,7 @@ impl Gathering {
             found: Vec::new(),
             always: Vec::new(),
             read: 0,
+            allowed: NAMES,
         })
     }
 
@@ -185,23 +194,35 @@ impl Overlay {
         if let Some(p) = self.presence_kept(node, of) {
             return Some(p);
         }
-        let paid = &node.dir.as_ref()?.vain;
-        let seen = paid.load(Ordering::Relaxed);
-        if (seen as usize) < of.len() * PAID {
+        let dir = node.dir.as_ref()?;
+        let seen = dir.vain.load(Ordering::Relaxed);
+        let paid = (seen as usize).saturating_mul(NAMES_A_QUESTION);
+        if (seen as usize) < of.len() * PAID || paid < dir.names_below() {
             return None;
         }
         // One of those who come at once lists; the others ask as before.
-        let claimed = paid.compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed);
+        let claimed = dir
+            .vain
+            .compare_exchange(seen, 0, Ordering::Relaxed, Ordering::Relaxed);
         claimed.ok()?;
         let mut all = Gathering::of(self, lowers)?;
-        for (place, spot) in of.iter().enumerate() {
-            if self.gather(&mut all, place, spot).is_err() {
-                all.unknown(place);
-            }
+        all.allowed = paid.clamp(NAMES_AT_ONCE, NAMES);
+        if !self.gather(&mut all) {
+            // Twice as much is to be paid before it is tried again.
+            dir.expect_names_below(all.read * 2);
+            return None;
+        }
+        Some(self.keep_presence(node, all))
+    }
+
+    /// Keeps what was learnt of all lowers of a directory.
+    pub(super) fn keep_presence(&self, node: &Node, all: Gathering) -> Arc<Presence> {
+        if let Some(dir) = &node.dir {
+            dir.expect_names_below(all.read.max(all.found.len()));
         }
         let presence = Arc::new(all.done());
         self.presences.put(node.ino, presence.clone());
-        Some(presence)
+        presence
     }
 
     /// What a listing of all lowers is to be told to; `None` where it is known.
@@ -222,7 +243,20 @@ impl Overlay {
         }
     }
 
-    fn gather(&self, all: &mut Gathering, place: usize, spot: &LowerSpot) -> Result<()> {
+    /// Lists all lowers; whether that was allowed to the end.
+    fn gather(&self, all: &mut Gathering) -> bool {
+        let of = all.of.clone();
+        for (place, spot) in of.iter().enumerate() {
+            match self.gather_one(all, place, spot) {
+                Ok(()) => {}
+                Err(_) if all.read > all.allowed && all.allowed < NAMES => return false,
+                Err(_) => all.unknown(place),
+            }
+        }
+        true
+    }
+
+    fn gather_one(&self, all: &mut Gathering, place: usize, spot: &LowerSpot) -> Result<()> {
         let (Some(at), false) = (&spot.place, spot.mount_point) else {
             // Shows nothing; is not asked.
             return Ok(());
@@ -235,17 +269,17 @@ impl Overlay {
         let dir = locate::lower_dir(&self.fds, layer, at)?;
         let mut reader = Reader::of(dir.as_fd())?;
         let mut names = Vec::new();
-        loop {
+        while names.len() <= NAMES_OF_A_LAYER {
             let portion = reader.portion()?;
             if portion.is_empty() {
                 break;
             }
-            names.extend(portion);
-            if names.len() > NAMES_OF_A_LAYER {
-                break;
+            all.read += portion.len();
+            if all.read > all.allowed {
+                return Err(Errno::E2BIG);
             }
+            names.extend(portion);
         }
-        all.read += names.len();
         all.names(place, layer, &dir, &names);
         Ok(())
     }
@@ -272,6 +306,7 @@ mod tests {
             found: Vec::new(),
             always: Vec::new(),
             read: 0,
+            allowed: NAMES,
         }
     }
 

@@ -200,3 +200,92 @@ fn what_hides_is_written_for_lowers_that_changed() {
     assert_eq!(listed(&dir), BTreeSet::from(["a".into(), "h".into()]));
     mount.unmount();
 }
+
+/// A directory whose lowers hold more names than are ever kept of one, beside others that are listed.
+#[test]
+fn lowers_with_very_many_names_are_asked_each_time() {
+    if !require_real_root() {
+        return;
+    }
+    let layers = Layers::new(Base::Shm, 5);
+    sh(
+        &layers.root,
+        "mkdir l0/d l1/d l2/d l3/d l4/d; (cd l2/d; seq -f m%g 0 17999 | xargs touch)
+        (cd l4/d; seq -f b%g 0 9999 | xargs touch; touch m0 gone only4); mknod l0/d/m17999 c 0 0; touch l1/d/.wh.gone l3/d/b7",
+    )
+    .unwrap();
+    let dir = layers.merged.join("d");
+    let mount = Mount::acetate(&layers, "");
+    let answers = || {
+        let there = ["m0", "m9", "m17998", "b0", "b7", "b9999", "only4"];
+        let gone = ["m17999", "gone", "m18000", "b10000"];
+        assert!(there.iter().all(|n| dir.join(n).exists()));
+        assert!(gone.iter().all(|n| !dir.join(n).exists()));
+    };
+    answers();
+    // Enough questions for every listing there may be.
+    for i in 0..9000 {
+        assert!(!dir.join(format!("no{i}")).exists());
+    }
+    sh(
+        &layers.root,
+        "sync; echo 2 > /proc/sys/vm/drop_caches || true",
+    )
+    .unwrap();
+    answers();
+    assert_eq!(listed(&dir).len(), 18_000 - 1 + 10_000 + 1);
+    answers();
+    mount.unmount();
+}
+
+/// More directories than are kept, twice in turn: what was dropped is found out again.
+#[test]
+fn what_is_known_of_lowers_may_be_dropped() {
+    if !require_real_root() {
+        return;
+    }
+    const DIRS: usize = 1100;
+    let layers = Layers::new(Base::Shm, 3);
+    sh(
+        &layers.root,
+        &format!("for l in l0 l1 l2; do (cd $l; seq 1 {DIRS} | xargs mkdir); done; seq -f l2/%g/low 1 {DIRS} | xargs touch; seq -f l1/%g/.wh.hid 1 {DIRS} | xargs touch; seq -f l2/%g/hid 1 {DIRS} | xargs touch"),
+    )
+    .unwrap();
+    let mount = Mount::acetate(&layers, "");
+    for round in 0..3 {
+        for dir in 1..=DIRS {
+            let dir = layers.merged.join(dir.to_string());
+            for i in 0..3 {
+                assert!(!dir.join(format!("no{round}.{i}")).exists());
+            }
+            // Names that the kernel has not been told of yet in the round after the last drop.
+            assert!(dir.join("low").exists() && !dir.join("hid").exists());
+        }
+        sh(&layers.root, "echo 2 > /proc/sys/vm/drop_caches || true").unwrap();
+    }
+    mount.unmount();
+}
+
+/// Mounts below a lower that are entered: a name that one of them has is found however often others were asked in vain.
+#[test]
+fn mounts_that_are_entered_are_asked_each_time() {
+    if !require_real_root() {
+        return;
+    }
+    crate::support::host::own_mounts();
+    let layers = Layers::new(Base::Shm, 4);
+    sh(
+        &layers.root,
+        "mkdir l0/d l1/d l2/d l3/d; mount -t tmpfs none l2/d; touch l2/d/a",
+    )
+    .unwrap();
+    let dir = layers.merged.join("d");
+    let mount = Mount::acetate(&layers, "submounts=follow");
+    for i in 0..40 {
+        assert!(!dir.join(format!("no{i}")).exists());
+    }
+    fs::write(layers.lowers[2].join("d/new"), "").unwrap();
+    assert!(dir.join("a").exists() && dir.join("new").exists());
+    mount.unmount();
+    sh(&layers.root, "umount l2/d").unwrap();
+}

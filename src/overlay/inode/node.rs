@@ -262,6 +262,21 @@ pub struct DirPart {
     pub dead: AtomicBool,
     /// How often lowers were asked in vain for a name in here (see `presence`).
     pub vain: AtomicU32,
+    /// See [`Self::names_below`].
+    pub names_below: AtomicU32,
+}
+
+impl DirPart {
+    /// How many names a listing of the lowers is expected to read; 0: nobody knows.
+    pub fn names_below(&self) -> usize {
+        self.names_below.load(Ordering::Relaxed) as usize
+    }
+
+    /// See [`Self::names_below`].
+    pub fn expect_names_below(&self, names: usize) {
+        let names = u32::try_from(names).unwrap_or(u32::MAX);
+        self.names_below.store(names, Ordering::Relaxed);
+    }
 }
 
 /// Several names of one lower file, copied up: how many the merged view has.

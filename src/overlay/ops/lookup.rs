@@ -157,6 +157,7 @@ fn new_node(ino: u64, found: &Found) -> Node {
             children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             vain: AtomicU32::new(0),
+            names_below: AtomicU32::new(0),
         }));
     }
     Node {

@@ -122,7 +122,7 @@ impl Overlay {
             })?;
         }
         if let Some(all) = m.presence {
-            self.presences.put(node.ino, Arc::new(all.done()));
+            self.keep_presence(node, all);
         }
         let items = m.items.into_iter();
         Ok(items
