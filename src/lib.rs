@@ -25,7 +25,7 @@
 //!
 //! # Three walks
 //!
-//! **A lookup.** LOOKUP(parent, "x") → `fuse::adapter` → [`overlay::Overlay::lookup`]
+//! **A lookup.** LOOKUP(parent, "x") → `fuse::requests` → [`overlay::Overlay::lookup`]
 //! takes the rename lock and the directory's for reading → `ops::resolve` asks
 //! each layer the parent has, top first ([`layer::Layer::probe`]), and feeds the
 //! answers to [`overlay::decide::resolve::Resolver`] until it is done → `ops::lookup`

@@ -85,8 +85,8 @@ const FILE_BUDGET: usize = 500;
 /// Files that may be longer, and why.
 const LONGER: &[(&str, usize, &str)] = &[
     (
-        "fuse/adapter.rs",
-        1000,
+        "fuse/requests.rs",
+        820,
         "one method for each of FUSE's requests, each of them short",
     ),
     (

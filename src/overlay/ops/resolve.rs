@@ -76,13 +76,12 @@ impl Overlay {
         let Some(dir) = &parent.dir else {
             return Err(Errno::ENOTDIR);
         };
-        let follow = self.settings.redirect_dir != RedirectDir::NoFollow;
         let mut walk = Walk {
             overlay: self,
             parent,
             name,
             found: None,
-            resolver: Resolver::new(name, follow),
+            resolver: Resolver::new(name, self.follows_redirects()),
             view: dir.lower_view.as_ref().map(|v| Place::child(v, name)),
             leads_on: false,
             stop_after: false,
@@ -108,7 +107,7 @@ impl Walk<'_> {
         let dir = locate::upper_dir(&self.overlay.fds, &upper.layer, self.parent)?;
         let below = !self.parent.lowers.read().is_empty();
         let xwh = self.overlay.xattr_whiteouts(self.parent);
-        self.leads_on = below || self.follows() && self.overlay.stack.has_below(UPPER);
+        self.leads_on = self.overlay.leads_on(UPPER, below);
         match upper.layer.probe(&dir, self.name, below, xwh)? {
             Probe::Absent => {
                 self.upper_is_bare = true;
@@ -117,12 +116,6 @@ impl Walk<'_> {
             Probe::Whiteout => Ok(self.resolver.whiteout()),
             Probe::Object(o) => Ok(self.take(UPPER, *o, None)),
         }
-    }
-
-    /// Whether redirects are followed: a directory may then go on in any layer below, and
-    /// else only in those that its parent has (`d.last` in ovl_lookup()).
-    fn follows(&self) -> bool {
-        self.overlay.settings.redirect_dir != RedirectDir::NoFollow
     }
 
     /// Accepts an object of a layer or leaves it.
@@ -209,8 +202,7 @@ impl Walk<'_> {
             };
             place = at + 1;
             next = usize::from(spot.layer) + 1;
-            self.leads_on =
-                place < spots.len() || self.follows() && self.overlay.stack.has_below(spot.layer);
+            self.leads_on = self.overlay.leads_on(spot.layer, place < spots.len());
             if self.in_parent(spot)? == Step::Done {
                 return Ok(());
             }
@@ -415,6 +407,16 @@ fn leads_to_path(marks: &Marks) -> bool {
 }
 
 impl Overlay {
+    fn follows_redirects(&self) -> bool {
+        self.settings.redirect_dir != RedirectDir::NoFollow
+    }
+
+    /// Whether a directory found in a layer could go on below. `parent_does`: its parent
+    /// does; a redirect leads to any layer (`d.last` in ovl_lookup()).
+    fn leads_on(&self, layer: LayerId, parent_does: bool) -> bool {
+        parent_does || self.follows_redirects() && self.stack.has_below(layer)
+    }
+
     /// A stat as its disguise has it.
     pub(super) fn undisguise(&self, layer: LayerId, s: &Stat, marks: &Marks) -> Stat {
         match (&marks.disguise, self.stack.layer(layer)) {
