@@ -57,6 +57,11 @@ pub struct Layer {
     pub above: Vec<ObjectId>,
     /// Its file system lists whatever it finds, and no other is met below the root.
     pub lists_all: bool,
+    /// A marker in its root hides the layers below altogether. What kernel overlayfs does
+    /// not know, in a root: the `opaque` attribute, which means nothing there.
+    pub hides_below: bool,
+    /// Empty files in its root may be whiteouts.
+    pub xattr_whiteouts: bool,
     /// Another layer's file system has the same UUID (cloned images), or it is a
     /// FUSE one: handles do not tell its objects apart.
     pub ambiguous: bool,
@@ -122,7 +127,10 @@ impl Layer {
             return Err(Errno::ENOTDIR);
         }
         let fs = known.file_system(root_stat.dev, &root);
+        let marks = Marks::read(&Spot::fd(root.clone()))?;
         Ok(Layer {
+            hides_below: holds_opaque_file(&root)?,
+            xattr_whiteouts: marks.opaque == Opaque::MayHoldXattrWhiteouts,
             id,
             root,
             root_stat,
@@ -234,6 +242,16 @@ pub fn has_dot_wh(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
         return Ok(false);
     };
     Ok(dir::probe(dir, &wh)?.is_some())
+}
+
+/// Whether a layer's root holds one of the AUFS opaque markers.
+fn holds_opaque_file(root: &Arc<OwnedFd>) -> Result<bool> {
+    for marker in mark::OPAQUE_FILES {
+        if dir::probe(root.as_fd(), marker)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the directory `name` holds one of the AUFS opaque markers.

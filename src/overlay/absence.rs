@@ -136,7 +136,7 @@ impl Absence {
 impl Search {
     fn of(overlay: &Overlay) -> Search {
         let stack = &overlay.stack;
-        let lowers = stack.lowers.iter().filter(|l| !l.data_only).map(|l| l.id);
+        let lowers = stack.merged().map(|l| l.id);
         Search {
             roots: stack.upper.iter().map(|_| UPPER).chain(lowers).collect(),
             ..Search::default()

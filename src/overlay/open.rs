@@ -26,7 +26,7 @@ use super::setup::SetupError;
 use super::stack::{Settings, Stack};
 use super::upper::{Namespace, Upper, index, work};
 use crate::idmap::IdMap;
-use crate::layer::mark::{Marks, OPAQUE_FILES, Opaque};
+use crate::layer::mark::Marks;
 use crate::layer::records::SideTable;
 use crate::layer::{Hold, Known, Layer, LayerId, UPPER, acl};
 use crate::sys::dir::Cross;
@@ -70,7 +70,7 @@ impl Overlay {
             (None, _) => {}
         }
         let numbers = number_file_systems(options, &mut lowers, upper.as_mut(), &mut warnings);
-        let stack = Stack { upper, lowers };
+        let stack = Stack::new(upper, lowers);
         let table = Table::default();
         let root = make_root(&stack, numbers, &table)
             .map_err(|e| SetupError::new(format!("cannot read the layers' roots: {e}"), ""))?;
@@ -503,32 +503,21 @@ fn number_file_systems(
 fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>> {
     let place = Place::root();
     let mut lowers = Vec::new();
-    let mut stop = false;
     let upper = OnceLock::new();
     let mut impure = false;
-    let mut xattr_whiteouts = false;
     if let Some(u) = &stack.upper {
-        let spot = Spot::fd(u.layer.root.clone());
-        let marks = Marks::read(&spot)?;
+        let marks = Marks::read(&Spot::fd(u.layer.root.clone()))?;
         upper.get_or_init(|| ObjectId::of(&u.layer.root_stat));
         impure = marks.impure;
-        xattr_whiteouts = marks.opaque == Opaque::MayHoldXattrWhiteouts;
-        stop = has_opaque_file(&u.layer)?;
     }
-    for l in stack.lowers.iter().filter(|l| !l.data_only) {
-        if stop {
-            break;
-        }
-        let marks = Marks::read(&Spot::fd(l.root.clone()))?;
-        // The kernel merges all roots whatever their opaque xattr says.
-        stop = has_opaque_file(l)?;
+    for l in stack.merged() {
         lowers.push(LowerSpot {
             layer: l.id,
             parent: None,
             name: Name::from(&b""[..]),
             place: Some(place.clone()),
             id: ObjectId::of(&l.root_stat),
-            xattr_whiteouts: marks.opaque == Opaque::MayHoldXattrWhiteouts,
+            xattr_whiteouts: l.xattr_whiteouts,
             mount_point: false,
         });
     }
@@ -559,20 +548,16 @@ fn make_root(stack: &Stack, numbers: Numbers, table: &Table) -> Result<Arc<Node>
             lock: RwLock::new(()),
             lower_view: Some(place),
             impure: AtomicBool::new(impure),
-            xattr_whiteouts: AtomicBool::new(xattr_whiteouts),
+            xattr_whiteouts: AtomicBool::new(
+                stack
+                    .upper
+                    .as_ref()
+                    .is_some_and(|u| u.layer.xattr_whiteouts),
+            ),
             children: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             vain: Default::default(),
             names_below: Default::default(),
         })),
     }))
-}
-
-fn has_opaque_file(l: &Layer) -> Result<bool> {
-    for marker in OPAQUE_FILES {
-        if dir::probe(l.root.as_fd(), marker)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -16,9 +16,38 @@ pub struct Stack {
     pub upper: Option<Upper>,
     /// The others, uppermost first; ids count from 1.
     pub lowers: Vec<Layer>,
+    /// How many of them can show anything: a marker in the root of one hides those below.
+    shown: usize,
 }
 
 impl Stack {
+    /// These layers, opened.
+    pub fn new(upper: Option<Upper>, lowers: Vec<Layer>) -> Stack {
+        let hidden_by_upper = upper.as_ref().is_some_and(|u| u.layer.hides_below);
+        let lowest = lowers.iter().position(|l| !l.data_only && l.hides_below);
+        let shown = match lowest {
+            _ if hidden_by_upper => 0,
+            Some(at) => at + 1,
+            None => lowers.len(),
+        };
+        Stack {
+            upper,
+            lowers,
+            shown,
+        }
+    }
+
+    /// The lowers that are merged, wherever a redirect leads: uppermost first.
+    pub fn merged(&self) -> impl Iterator<Item = &Layer> {
+        self.merged_below(UPPER)
+    }
+
+    /// Those of them below this layer.
+    pub fn merged_below(&self, id: LayerId) -> impl Iterator<Item = &Layer> {
+        let shown = self.lowers.iter().take(self.shown);
+        shown.skip(usize::from(id)).filter(|l| !l.data_only)
+    }
+
     /// The layer with this id.
     pub fn layer(&self, id: LayerId) -> Result<&Layer> {
         if id == UPPER {
@@ -37,10 +66,7 @@ impl Stack {
 
     /// Whether a merged layer lies below this one.
     pub fn has_below(&self, id: LayerId) -> bool {
-        self.lowers
-            .iter()
-            .skip(usize::from(id))
-            .any(|l| !l.data_only)
+        self.merged_below(id).next().is_some()
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{file, whiteout, xattr};
 use crate::support::host::own_mounts;
+use crate::support::story::Story;
 use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff};
 use crate::support::{require_fuse, require_kernel_overlay, require_root};
 
@@ -269,4 +270,77 @@ fn kernel_marks_mean_the_same_to_both() {
     assert!(trees[0].objects.contains_key("moved/inside"));
     let lines = diff(&trees[0], &trees[1]);
     assert!(lines.is_empty(), "kernel | acetate: {lines:#?}");
+}
+
+/// What a marker in a layer's root hides stays hidden, wherever a redirect leads: a directory that is renamed, a file whose
+/// data is looked for. The rename brought back what lay below the marker.
+#[test]
+fn an_opq_file_in_a_root_hides_from_redirects_too() {
+    if !ready() {
+        return;
+    }
+    own_mounts();
+    for mut marker in [
+        Path::new("l1/.wh..wh..opq").to_owned(),
+        Path::new("l1/.wh..opq").to_owned(),
+        Path::new("l0/.wh..wh..opq").to_owned(),
+    ] {
+        let layers = Layers::new(Base::Disk, 3);
+        file(&layers.lowers[0].join("b/top"), "");
+        file(&layers.lowers[2].join("b/hidden"), "");
+        file(&layers.lowers[2].join("data"), "below");
+        file(&layers.lowers[0].join("meta"), "12345");
+        for (name, value) in [("metacopy", ""), ("redirect", "/data")] {
+            xattr(
+                &layers.lowers[0].join("meta"),
+                &format!("trusted.overlay.{name}"),
+                value,
+            );
+        }
+        marker = layers.root.join(marker);
+        file(&marker, "");
+        let mount = Mount::acetate(&layers, "redirect_dir=on");
+        fs::rename(layers.at("b"), layers.at("c")).unwrap();
+        mount.unmount();
+        for options in ["redirect_dir=on", ""] {
+            let mount = Mount::acetate(&layers, options);
+            let names: Vec<_> = fs::read_dir(layers.at("c"))
+                .unwrap()
+                .map(|e| e.unwrap().file_name())
+                .collect();
+            assert_eq!(names, ["top"], "{}", marker.display());
+            assert!(!layers.at("c/hidden").exists());
+            assert!(fs::read(layers.at("meta")).is_err());
+            mount.unmount();
+        }
+    }
+}
+
+/// An opaque directory on the way to what a redirect names hides it, also where the rest of the way is not in that layer: the
+/// search went on below, so a directory that was renamed showed what had been hidden.
+#[test]
+fn an_opaque_directory_hides_from_redirects_that_pass_it() {
+    if !require_kernel_overlay() {
+        return;
+    }
+    for mark in [
+        "setfattr -n trusted.overlay.opaque -v y l1/p",
+        "touch l1/p/.wh..wh..opq",
+    ] {
+        let story = Story::new(
+            3,
+            &format!("mkdir -p l0/p/q/b l1/p l2/p/q/b; touch l0/p/q/b/top l2/p/q/b/hidden; {mark}"),
+        )
+        .step("ls p/q/b; mv p/q/b c; ls c")
+        .step("ls c; mv c p/d; ls p/d")
+        .step("ls p/d");
+        let story = if mark.starts_with("touch") {
+            story.not_the_kernel("it does not know the marker")
+        } else {
+            story
+        };
+        for printed in story.options("redirect_dir=on").run() {
+            assert!(!printed.contains("hidden"), "{mark}: {printed}");
+        }
+    }
 }

@@ -30,8 +30,8 @@ enum Carried {
     Metacopies,
 }
 
-/// splitmix64.
-struct Chance(u64);
+/// splitmix64; and how many of [`NAMES`] it gives: fewer names and deeper trees meet more often.
+struct Chance(u64, u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {
@@ -51,12 +51,21 @@ impl Chance {
     }
 
     fn name(&mut self) -> &'static str {
-        NAMES[usize::try_from(self.below(5)).unwrap()]
+        let n = self.below(self.1);
+        NAMES[usize::try_from(n).unwrap()]
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &NAMES[..usize::try_from(self.1).unwrap()]
+    }
+
+    fn deepest(&self) -> u32 {
+        if self.1 < 5 { 4 } else { 3 }
     }
 
     fn redirect(&mut self, carried: Carried) -> String {
         match self.below(20) {
-            0..=8 => (0..=self.below(3))
+            0..=8 => (0..=self.below(u64::from(self.deepest())))
                 .map(|_| format!("/{}", self.name()))
                 .collect(),
             9..=17 => self.name().to_owned(),
@@ -71,16 +80,16 @@ impl Chance {
 /// Fills a directory of a layer.
 fn fill(chance: &mut Chance, dir: &Path, depth: u32, carried: Carried) {
     let mut holds_xattr_whiteouts = false;
-    for name in NAMES {
+    for name in chance.names() {
         if !chance.percent(if depth == 0 { 70 } else { 40 }) {
             continue;
         }
         let path = dir.join(name);
         match chance.below(100) {
-            0..=44 if depth < 3 => {
+            0..=44 if depth < chance.deepest() => {
                 fs::create_dir(&path).unwrap();
                 match chance.below(10) {
-                    0 => xattr(&path, "trusted.overlay.opaque", "y"),
+                    0 | 2 => xattr(&path, "trusted.overlay.opaque", "y"),
                     1 => xattr(&path, "trusted.overlay.opaque", "n"),
                     _ => {}
                 }
@@ -91,7 +100,7 @@ fn fill(chance: &mut Chance, dir: &Path, depth: u32, carried: Carried) {
                 fill(chance, &path, depth + 1, carried);
             }
             45..=59 => whiteout(&path),
-            60..=67 if depth > 0 => {
+            60..=67 => {
                 fs::write(&path, "").unwrap();
                 xattr(&path, "trusted.overlay.whiteout", "y");
                 holds_xattr_whiteouts = true;
@@ -127,7 +136,7 @@ fn plain(chance: &mut Chance, path: &Path, carried: Carried) {
 
 /// Layers, and how many of them hold data only.
 fn stack(seed: u64, carried: Carried) -> (Layers, u64) {
-    let mut chance = Chance(seed);
+    let mut chance = Chance(seed, if seed.is_multiple_of(2) { 5 } else { 3 });
     let count = 2 + chance.below(7);
     let data = match carried {
         Carried::Metacopies => chance.below(3),

@@ -638,3 +638,27 @@ fn a_layer_with_real_owners_and_a_device_that_could_not_be_made_keeps_its_owners
         );
     }
 }
+
+/// `.wh..wh..opq` in the root of an archive hides all layers below (OCI image-spec, layer.md, "Opaque Whiteout"). As root it
+/// became an attribute of the layer's root, which a mount does not go by: what was hidden was shown.
+#[test]
+fn an_opaque_archive_hides_its_parents() {
+    let shop = Shop::new();
+    let at = shop.at("opaque");
+    fs::create_dir(&at).unwrap();
+    fs::write(at.join("k"), "").unwrap();
+    fs::write(at.join(".wh..wh..opq"), "").unwrap();
+    shop.layer("below");
+    for (name, names) in [("one", &["."][..]), ("two", &["k", ".wh..wh..opq"])] {
+        let file = shop.at(&format!("{name}.tar"));
+        let file = file.to_str().unwrap();
+        run("tar", &[&["-cf", file], names].concat(), &at);
+        shop.ok(&["layer", "import", "--parent", "below", file, name]);
+        assert_eq!(shop.ok(&["layer", "ls", name, "-q"]), "k", "{name}");
+        shop.ok(&["layer", "export", name, file]);
+        let again = format!("{name}-again");
+        shop.ok(&["layer", "import", "--parent", "below", file, &again]);
+        assert_eq!(shop.ok(&["layer", "ls", &again, "-q"]), "k", "{again}");
+    }
+    shop.is_sound();
+}

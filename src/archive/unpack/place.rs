@@ -266,6 +266,8 @@ impl Unpacker {
         self.any_opaque = true;
         match self.marks.set(spot, "opaque", b"y") {
             Err(Errno::EOPNOTSUPP) => {}
+            // In a layer's root the attribute means nothing (`Layer::hides_below`).
+            Ok(()) if path.is_empty() => {}
             r => return r.doing("mark as opaque", path),
         }
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;

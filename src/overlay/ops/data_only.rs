@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::found::LowerPlace;
 use crate::layer::mark::Marks;
-use crate::layer::{Layer, Object, Probe};
+use crate::layer::{Layer, Object};
 use crate::overlay::inode::node::Place;
-use crate::sys::{Kind, Name, Result};
+use crate::sys::{Kind, Name, Result, dir};
 
 /// The file at `path` of such a layer. Only a plain file on the layer's own file system
 /// is data; marks mean nothing here (ovl_lookup_data_layer()).
@@ -23,17 +23,16 @@ pub(super) fn at_path(layer: &Layer, path: &[Vec<u8>]) -> Result<Option<(Object,
         dir = Arc::new(layer.open_dir(dir.as_fd(), name)?);
     }
     let name = Name::from(&last[..]);
-    let Probe::Object(mut object) = layer.probe(&dir, &name, false, false)? else {
-        return Ok(None);
+    let stat = match dir::probe(dir.as_fd(), &name)? {
+        Some(stat) if stat.kind() == Kind::File && !layer.foreign(&stat) => stat,
+        _ => return Ok(None),
     };
-    if object.stat.kind() != Kind::File || object.mount_point {
-        return Ok(None);
-    }
-    object.marks = Marks {
-        disguise: object.marks.disguise,
-        ..Marks::default()
+    let object = Object {
+        stat,
+        marks: Marks::default(),
+        mount_point: false,
     };
     let parent = Place::chain(ancestors);
     let own = Place::child(&parent, &name);
-    Ok(Some((*object, LowerPlace { parent, name, own })))
+    Ok(Some((object, LowerPlace { parent, name, own })))
 }

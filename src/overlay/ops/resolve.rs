@@ -120,8 +120,10 @@ impl Walk<'_> {
 
     /// Accepts an object of a layer or leaves it.
     fn take(&mut self, layer: LayerId, mut o: Object, place: Option<LowerPlace>) -> Step {
-        o.mount_point |=
-            place.is_some() && self.overlay.settings.traps.contains(&ObjectId::of(&o.stat));
+        if place.is_some() && self.overlay.settings.traps.contains(&ObjectId::of(&o.stat)) {
+            o.mount_point = true;
+            o.marks = Marks::default();
+        }
         if let (None, Some(p)) = (&o.marks.disguise, &place) {
             o.marks.disguise = self.beside(layer, p, &o);
         }
@@ -184,7 +186,7 @@ impl Walk<'_> {
         let spots = self.parent.lower_spots();
         // Layers of the parent are walked until a redirect leads to a path;
         // then every layer below is walked from its root.
-        let mut next: usize = 1;
+        let mut last = UPPER;
         // Whether a whiteout must be written is asked of every lower: a name that one got
         // since it was listed must not come back when the name above it goes.
         let presence = match from {
@@ -201,19 +203,18 @@ impl Walk<'_> {
                 break;
             };
             place = at + 1;
-            next = usize::from(spot.layer) + 1;
+            last = spot.layer;
             self.leads_on = self.overlay.leads_on(spot.layer, place < spots.len());
             if self.in_parent(spot)? == Step::Done {
                 return Ok(());
             }
         }
-        if let Where::Name(last) = &self.resolver.at {
+        if let Where::Name(name) = &self.resolver.at {
             let taken = self.found.as_ref().is_some_and(|f| !f.lowers.is_empty());
-            self.none_below = presence.is_none() && !taken && last[..] == **self.name;
+            self.none_below = presence.is_none() && !taken && name[..] == **self.name;
             return Ok(());
         }
-        let below = self.overlay.stack.lowers.get(next - 1..);
-        for layer in below.unwrap_or_default().iter().filter(|l| !l.data_only) {
+        for layer in self.overlay.stack.merged_below(last) {
             if self.at_path(layer)? == Step::Done {
                 break;
             }
@@ -326,13 +327,14 @@ impl Walk<'_> {
         self.leads_on = below;
         let mut place = Place::root();
         let mut dir: Arc<OwnedFd> = layer.root.clone();
-        let mut xwh = false;
+        let mut xwh = layer.xattr_whiteouts;
         let Some((last, ancestors)) = path.split_last() else {
             return Ok(Step::Done);
         };
         for (depth, comp) in ancestors.iter().enumerate() {
             let name = Name::from(&comp[..]);
             let o = match layer.probe(&dir, &name, below, xwh)? {
+                Probe::Absent if self.stop_after => return Ok(Step::Done),
                 Probe::Absent => return Ok(Step::Ask),
                 Probe::Whiteout => return Ok(self.resolver.whiteout()),
                 Probe::Object(o) => *o,
