@@ -75,7 +75,8 @@ const TABLE: &[(&str, Calls)] = &[
     ("getxattr, present", Exactly(2)),
     ("getxattr, absent", Exactly(2)),
     ("chmod", Exactly(3)),
-    ("copy-up of a small file", Exactly(29)),
+    ("copy-up of a small file", Exactly(25)),
+    ("first fsync of a copy", Exactly(6)),
 ];
 
 /// An operation in a directory of the mount; `act` is done [`TIMES`] times, each time with another number.
@@ -202,6 +203,20 @@ fn operations() -> Vec<Operation> {
                 each(|i| crate::stat(&numbered(d, "f", i)));
             },
             |d, i| append(&numbered(d, "f", i)),
+        ),
+        // Its name is synced with it, once: see `src/overlay/unsynced.rs`.
+        op(
+            "first fsync of a copy",
+            |d| {
+                each(|i| {
+                    let copy = numbered(d, "d", i).join("f0");
+                    fs::set_permissions(copy, fs::Permissions::from_mode(0o600)).unwrap();
+                });
+            },
+            |d, i| {
+                let copy = File::open(numbered(d, "d", i).join("f0")).unwrap();
+                copy.sync_all().unwrap();
+            },
         ),
     ]
 }

@@ -170,8 +170,8 @@ impl Overlay {
             && upper.namespace != Namespace::None
     }
 
-    /// Gives a complete copy its name: wherever the node is *now*. The
-    /// directories that were changed are synced when no lock is held any more.
+    /// Gives a complete copy its name: wherever the node is *now*. Directories that are
+    /// not left to be synced with it (`unsynced`) are when no lock is held any more.
     fn publish_copy(
         &self,
         upper: &Upper,
@@ -228,7 +228,12 @@ impl Overlay {
             if !node.links.lock().contains(&link.parent, &link.name) {
                 continue;
             }
-            return self.publish_at(upper, node, copy, &link, dirs);
+            self.publish_at(upper, node, copy, &link, dirs)?;
+            let parent = link.parent.upper.get();
+            if parent.is_some_and(|dir| self.unsynced.note(*dir)) {
+                dirs.clear();
+            }
+            return Ok(());
         }
     }
 

@@ -9,6 +9,7 @@ use crate::layer::UPPER;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
+use crate::overlay::upper::Upper;
 use crate::overlay::{Caller, Overlay};
 use crate::sys::stat::SetTime;
 use crate::sys::{Errno, Kind, Result, Spot, best_effort, copy, dir, file};
@@ -147,13 +148,39 @@ impl Overlay {
                 let _rename = self.rename.read();
                 locate::upper_dir(&self.fds, &upper.layer, node)?
             };
-            return dir::fsync_dir(fd.as_fd());
+            dir::fsync_dir(fd.as_fd())?;
+            return self.sync_way_to(upper, node);
         }
         if node.kind != Kind::File {
             return Ok(());
         }
         let fd = self.data_fd(node, Access::Read)?;
-        file::sync(fd.as_fd(), data_only)
+        file::sync(fd.as_fd(), data_only)?;
+        self.sync_way_to(upper, node)
+    }
+
+    /// Syncs the directories above a node in which copies got their names (`unsynced`).
+    fn sync_way_to(&self, upper: &Upper, node: &Arc<Node>) -> Result<()> {
+        let mut at = node.clone();
+        while let Some(link) = at.any_link() {
+            at = link.parent.clone();
+            let Some(id) = at.upper.get() else { break };
+            let Some(last) = self.unsynced.last(*id) else {
+                continue;
+            };
+            let found = {
+                let _rename = self.rename.read();
+                locate::upper_dir(&self.fds, &upper.layer, &at)
+            };
+            match found {
+                Ok(fd) => dir::fsync_dir(fd.as_fd())?,
+                // It is gone, and the names in it.
+                Err(_) if at.is_orphan() => {}
+                Err(e) => return Err(e),
+            }
+            self.unsynced.synced(*id, last);
+        }
+        Ok(())
     }
 
     /// FS_IOC_GETFLAGS.
