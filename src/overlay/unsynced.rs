@@ -47,6 +47,12 @@ impl Unsynced {
         true
     }
 
+    /// A name moved from one directory to another: if it was a copy's, it still has none
+    /// that is synced. As [`Self::note`].
+    pub fn moved(&self, from: ObjectId, to: ObjectId) -> bool {
+        from == to || self.last(from).is_none() || self.note(to)
+    }
+
     /// The last copy in a directory, if it was not synced since.
     pub fn last(&self, dir: ObjectId) -> Option<Last> {
         self.0.lock().last.get(&dir).copied()
@@ -79,6 +85,14 @@ mod tests {
         let second = unsynced.last(dir(1)).unwrap();
         unsynced.synced(dir(1), second);
         assert!(unsynced.last(dir(1)).is_none());
+    }
+
+    #[test]
+    fn a_copy_that_moves_is_not_forgotten() {
+        let unsynced = Unsynced::default();
+        assert!(unsynced.moved(dir(1), dir(2)) && unsynced.last(dir(2)).is_none());
+        assert!(unsynced.note(dir(1)) && unsynced.moved(dir(1), dir(2)));
+        assert!(unsynced.last(dir(2)).is_some());
     }
 
     #[test]

@@ -160,26 +160,36 @@ impl Overlay {
     }
 
     /// Syncs the directories above a node in which copies got their names (`unsynced`).
-    fn sync_way_to(&self, upper: &Upper, node: &Arc<Node>) -> Result<()> {
-        let mut at = node.clone();
-        while let Some(link) = at.any_link() {
-            at = link.parent.clone();
-            let Some(id) = at.upper.get() else { break };
-            let Some(last) = self.unsynced.last(*id) else {
-                continue;
-            };
-            let found = {
-                let _rename = self.rename.read();
-                locate::upper_dir(&self.fds, &upper.layer, &at)
-            };
-            match found {
-                Ok(fd) => dir::fsync_dir(fd.as_fd())?,
-                // It is gone, and the names in it.
-                Err(_) if at.is_orphan() => {}
-                Err(e) => return Err(e),
+    fn sync_way_to(&self, upper: &Upper, node: &Node) -> Result<()> {
+        let links: Vec<_> = node.links.lock().iter().cloned().collect();
+        for link in links {
+            let mut dir = Some(link.parent.clone());
+            while let Some(at) = dir {
+                self.sync_names_in(upper, &at)?;
+                dir = at.any_link().map(|link| link.parent.clone());
             }
-            self.unsynced.synced(*id, last);
         }
+        Ok(())
+    }
+
+    fn sync_names_in(&self, upper: &Upper, at: &Arc<Node>) -> Result<()> {
+        let Some(id) = at.upper.get() else {
+            return Ok(());
+        };
+        let Some(last) = self.unsynced.last(*id) else {
+            return Ok(());
+        };
+        let found = {
+            let _rename = self.rename.read();
+            locate::upper_dir(&self.fds, &upper.layer, at)
+        };
+        match found {
+            Ok(fd) => dir::fsync_dir(fd.as_fd())?,
+            // It is gone, and the names in it.
+            Err(_) if at.is_orphan() => {}
+            Err(e) => return Err(e),
+        }
+        self.unsynced.synced(*id, last);
         Ok(())
     }
 
