@@ -178,7 +178,7 @@ impl<'a> Comparison<'a> {
             path: Vec::new(),
             before,
             after,
-            narrow: self.top.is_some(),
+            narrow: self.is_plain(&[])?,
         });
         while let Some(pair) = self.waiting.pop() {
             for name in self.names(&pair)? {

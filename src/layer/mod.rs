@@ -207,7 +207,7 @@ impl Layer {
     }
 
     /// Whether a stat is of a mount that is not entered.
-    fn shut(&self, s: &Stat) -> bool {
+    pub fn shut(&self, s: &Stat) -> bool {
         match (self.cross, &self.entered) {
             (Cross::Refuse, _) => self.foreign(s),
             (Cross::Follow, Some(entered)) => self.foreign(s) && !entered.contains(&s.mnt_id),

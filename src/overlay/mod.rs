@@ -44,7 +44,6 @@ pub mod presence;
 pub mod setup;
 pub mod stack;
 pub mod tally;
-mod unsynced;
 pub mod upper;
 
 use std::os::fd::OwnedFd;
@@ -110,7 +109,6 @@ pub struct Overlay {
     orphans: Orphans,
     listings: Listings,
     presences: kept::Kept<presence::Presence>,
-    unsynced: unsynced::Unsynced,
     counts: figures::Counts,
     root: Arc<Node>,
 }

@@ -84,7 +84,6 @@ impl Overlay {
             recent: Recent::default(),
             listings: Listings::new(options.dir_cache.unwrap_or(DIR_CACHE)),
             presences: Kept::new(PRESENCES),
-            unsynced: Default::default(),
             rename: RwLock::new(()),
             counts: Default::default(),
             stack,

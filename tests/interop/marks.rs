@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::{file, whiteout, xattr};
 use crate::support::host::own_mounts;
-use crate::support::story::Story;
+use crate::support::story::{Story, sh};
 use crate::support::{Base, Kind, Layers, Mount, Snapshot, diff};
 use crate::support::{require_fuse, require_kernel_overlay, require_root};
 
@@ -343,4 +343,39 @@ fn an_opaque_directory_hides_from_redirects_that_pass_it() {
             assert!(!printed.contains("hidden"), "{mark}: {printed}");
         }
     }
+}
+
+/// Data of metacopies on a mount below a layer that holds data only: entered where `submounts=follow` says so.
+#[test]
+fn a_mount_in_a_data_only_layer_is_entered_where_that_is_asked_for() {
+    if !ready() {
+        return;
+    }
+    own_mounts();
+    let mut layers = Layers::new(Base::Disk, 2);
+    layers.writable = false;
+    let mounted = layers.lowers[1].join("in");
+    fs::create_dir(&mounted).unwrap();
+    sh(&layers.root, "mount -t tmpfs none l1/in").unwrap();
+    file(&mounted.join("data"), "12345");
+    file(&layers.lowers[0].join("meta"), "54321");
+    for (name, value) in [("metacopy", ""), ("redirect", "/in/data")] {
+        xattr(
+            &layers.lowers[0].join("meta"),
+            &format!("trusted.overlay.{name}"),
+            value,
+        );
+    }
+    file(&layers.lowers[0].join("x"), "");
+    let data = layers.lowers.pop().unwrap();
+    layers
+        .lowers
+        .push(Path::new(&format!(":{}", data.display())).to_owned());
+    for (options, found) in [("submounts=follow", Some("12345")), ("", None)] {
+        let mount = Mount::acetate(&layers, options);
+        let read = fs::read_to_string(layers.at("meta")).ok();
+        assert_eq!(read.as_deref(), found, "{options}");
+        mount.unmount();
+    }
+    sh(&layers.root, "umount l1/in").unwrap();
 }

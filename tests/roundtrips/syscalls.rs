@@ -75,9 +75,7 @@ const TABLE: &[(&str, Calls)] = &[
     ("getxattr, present", Exactly(2)),
     ("getxattr, absent", Exactly(2)),
     ("chmod", Exactly(3)),
-    ("copy-up of a small file", Exactly(25)),
-    ("first fsync of a copy", Exactly(6)),
-    ("first fsync of a copy that moved", Exactly(10)),
+    ("copy-up of a small file", Exactly(29)),
 ];
 
 /// An operation in a directory of the mount; `act` is done [`TIMES`] times, each time with another number.
@@ -204,36 +202,6 @@ fn operations() -> Vec<Operation> {
                 each(|i| crate::stat(&numbered(d, "f", i)));
             },
             |d, i| append(&numbered(d, "f", i)),
-        ),
-        // Its name is synced with it, once: see `src/overlay/unsynced.rs`.
-        op(
-            "first fsync of a copy",
-            |d| {
-                each(|i| {
-                    let copy = numbered(d, "d", i).join("f0");
-                    fs::set_permissions(copy, fs::Permissions::from_mode(0o600)).unwrap();
-                });
-            },
-            |d, i| {
-                let copy = File::open(numbered(d, "d", i).join("f0")).unwrap();
-                copy.sync_all().unwrap();
-            },
-        ),
-        op(
-            "first fsync of a copy that moved",
-            |d| {
-                each(|i| {
-                    let copy = numbered(d, "d", i).join("f0");
-                    let to = numbered(d, "m", i);
-                    fs::set_permissions(&copy, fs::Permissions::from_mode(0o600)).unwrap();
-                    fs::create_dir(&to).unwrap();
-                    fs::rename(copy, to.join("f0")).unwrap();
-                });
-            },
-            |d, i| {
-                let copy = File::open(numbered(d, "m", i).join("f0")).unwrap();
-                copy.sync_all().unwrap();
-            },
         ),
     ]
 }

@@ -655,6 +655,12 @@ fn an_opaque_archive_hides_its_parents() {
         run("tar", &[&["-cf", file], names].concat(), &at);
         shop.ok(&["layer", "import", "--parent", "below", file, name]);
         assert_eq!(shop.ok(&["layer", "ls", name, "-q"]), "k", "{name}");
+        // What it deletes is told too.
+        assert_eq!(
+            shop.ok(&["layer", "diff", name, "-q"]),
+            "/a\n/b\n/dir\n/k\n/link",
+            "{name}"
+        );
         shop.ok(&["layer", "export", name, file]);
         let again = format!("{name}-again");
         shop.ok(&["layer", "import", "--parent", "below", file, &again]);

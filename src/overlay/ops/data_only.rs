@@ -9,8 +9,8 @@ use crate::layer::{Layer, Object};
 use crate::overlay::inode::node::Place;
 use crate::sys::{Kind, Name, Result, dir};
 
-/// The file at `path` of such a layer. Only a plain file on the layer's own file system
-/// is data; marks mean nothing here (ovl_lookup_data_layer()).
+/// The file at `path` of such a layer. Only a plain file, of no mount that is not
+/// entered, is data; marks mean nothing here (ovl_lookup_data_layer()).
 ///
 /// # Errors
 /// Those of opening the directories on the way.
@@ -24,7 +24,7 @@ pub(super) fn at_path(layer: &Layer, path: &[Vec<u8>]) -> Result<Option<(Object,
     }
     let name = Name::from(&last[..]);
     let stat = match dir::probe(dir.as_fd(), &name)? {
-        Some(stat) if stat.kind() == Kind::File && !layer.foreign(&stat) => stat,
+        Some(stat) if stat.kind() == Kind::File && !layer.shut(&stat) => stat,
         _ => return Ok(None),
     };
     let object = Object {

@@ -170,8 +170,8 @@ impl Overlay {
             && upper.namespace != Namespace::None
     }
 
-    /// Gives a complete copy its name: wherever the node is *now*. Directories that are
-    /// not left to be synced with it (`unsynced`) are when no lock is held any more.
+    /// Gives a complete copy its name: wherever the node is *now*. The
+    /// directories that were changed are synced when no lock is held any more.
     fn publish_copy(
         &self,
         upper: &Upper,
@@ -228,12 +228,7 @@ impl Overlay {
             if !node.links.lock().contains(&link.parent, &link.name) {
                 continue;
             }
-            self.publish_at(upper, node, copy, &link, dirs)?;
-            let parent = link.parent.upper.get();
-            if parent.is_some_and(|dir| self.unsynced.note(*dir)) {
-                dirs.clear();
-            }
-            return Ok(());
+            return self.publish_at(upper, node, copy, &link, dirs);
         }
     }
 
@@ -383,7 +378,7 @@ impl Overlay {
     fn fill_metacopy(&self, upper: &Upper, node: &Arc<Node>, need: Need) -> Result<u64> {
         let (spot, stat) = self.held(node)?;
         let mut bytes = 0;
-        if need != Need::Empty {
+        let to = if need != Need::Empty {
             let from = self.lower_data(node)?;
             let to = spot.open(rustix::fs::OFlags::RDWR)?;
             // Writing takes capabilities away, and nobody has written yet
@@ -398,12 +393,14 @@ impl Overlay {
             if upper.syncs() {
                 file::sync(to.as_fd(), false)?;
             }
+            to
         } else {
             // The size goes before the mark: a crash between leaves an empty file,
             // never the old length of zeros.
             let to = spot.open(rustix::fs::OFlags::WRONLY)?;
             file::truncate(to.as_fd(), 0)?;
-        }
+            to
+        };
         upper.remove_mark(&spot, "metacopy")?;
         best_effort(
             "drop a metacopy's redirect",
@@ -411,6 +408,11 @@ impl Overlay {
         );
         node.metacopy.store(false, Ordering::Release);
         drop(self.fds.remove(FdKey::LowerFile(node.ino)));
+        if upper.syncs() {
+            // An fdatasync of what is written next need not write xattrs (ext4): the mark
+            // would be back after a power cut, and the lower's data with it.
+            file::sync(to.as_fd(), false)?;
+        }
         Ok(bytes)
     }
 

@@ -9,7 +9,6 @@ use crate::layer::UPPER;
 use crate::overlay::inode::locate;
 use crate::overlay::inode::node::Node;
 use crate::overlay::ops::ensure_upper::Need;
-use crate::overlay::upper::Upper;
 use crate::overlay::{Caller, Overlay};
 use crate::sys::stat::SetTime;
 use crate::sys::{Errno, Kind, Result, Spot, best_effort, copy, dir, file};
@@ -148,49 +147,13 @@ impl Overlay {
                 let _rename = self.rename.read();
                 locate::upper_dir(&self.fds, &upper.layer, node)?
             };
-            dir::fsync_dir(fd.as_fd())?;
-            return self.sync_way_to(upper, node);
+            return dir::fsync_dir(fd.as_fd());
         }
         if node.kind != Kind::File {
             return Ok(());
         }
         let fd = self.data_fd(node, Access::Read)?;
-        file::sync(fd.as_fd(), data_only)?;
-        self.sync_way_to(upper, node)
-    }
-
-    /// Syncs the directories above a node in which copies got their names (`unsynced`).
-    fn sync_way_to(&self, upper: &Upper, node: &Node) -> Result<()> {
-        let links: Vec<_> = node.links.lock().iter().cloned().collect();
-        for link in links {
-            let mut dir = Some(link.parent.clone());
-            while let Some(at) = dir {
-                self.sync_names_in(upper, &at)?;
-                dir = at.any_link().map(|link| link.parent.clone());
-            }
-        }
-        Ok(())
-    }
-
-    fn sync_names_in(&self, upper: &Upper, at: &Arc<Node>) -> Result<()> {
-        let Some(id) = at.upper.get() else {
-            return Ok(());
-        };
-        let Some(last) = self.unsynced.last(*id) else {
-            return Ok(());
-        };
-        let found = {
-            let _rename = self.rename.read();
-            locate::upper_dir(&self.fds, &upper.layer, at)
-        };
-        match found {
-            Ok(fd) => dir::fsync_dir(fd.as_fd())?,
-            // It is gone, and the names in it.
-            Err(_) if at.is_orphan() => {}
-            Err(e) => return Err(e),
-        }
-        self.unsynced.synced(*id, last);
-        Ok(())
+        file::sync(fd.as_fd(), data_only)
     }
 
     /// FS_IOC_GETFLAGS.

@@ -115,30 +115,12 @@ impl Overlay {
             if prepared || a.may_move() && (b_stays || b.may_move()) {
                 match self.move_now(upper, &a, &b, how) {
                     Err(Errno::EBUSY) => {}
-                    Err(e) => return Err(e),
-                    Ok(moved) => {
-                        self.names_moved(&a, &b, how);
-                        return Ok(moved);
-                    }
+                    r => return r,
                 }
             }
             prepared = true;
         }
         Err(Errno::EBUSY)
-    }
-
-    /// A copy that has no synced name in one directory has none in another either.
-    fn names_moved(&self, a: &End<'_>, b: &End<'_>, how: How) {
-        let (Some(from), Some(to)) = (a.parent.upper.get(), b.parent.upper.get()) else {
-            return;
-        };
-        let back = how != How::Exchange || self.unsynced.moved(*to, *from);
-        if !(self.unsynced.moved(*from, *to) && back) {
-            // Too many to remember.
-            for at in [&a.at, &b.at] {
-                best_effort("sync a directory", dir::fsync_dir(at.as_fd()));
-            }
-        }
     }
 
     /// Brings into the upper what moves and what it moves between.
