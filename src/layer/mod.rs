@@ -129,7 +129,7 @@ impl Layer {
         let fs = known.file_system(root_stat.dev, &root);
         let marks = Marks::read(&Spot::fd(root.clone()))?;
         Ok(Layer {
-            hides_below: holds_opaque_file(&root)?,
+            hides_below: opaque_by_file(root.as_fd(), b".")?,
             xattr_whiteouts: marks.opaque == Opaque::MayHoldXattrWhiteouts,
             id,
             root,
@@ -244,17 +244,7 @@ pub fn has_dot_wh(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
     Ok(dir::probe(dir, &wh)?.is_some())
 }
 
-/// Whether a layer's root holds one of the AUFS opaque markers.
-fn holds_opaque_file(root: &Arc<OwnedFd>) -> Result<bool> {
-    for marker in mark::OPAQUE_FILES {
-        if dir::probe(root.as_fd(), marker)?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether the directory `name` holds one of the AUFS opaque markers.
+/// Whether the directory `name`, or `dir` itself (`.`), holds one of the AUFS opaque markers.
 fn opaque_by_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
     for marker in mark::OPAQUE_FILES {
         let mut path = name.to_vec();
